@@ -1,0 +1,1 @@
+//! What the REST API speaks, and the trait behind it.

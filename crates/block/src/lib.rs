@@ -1,0 +1,184 @@
+//! The seam between front ends and volumes: a block device.
+//!
+//! Front ends parse and answer; they know nothing of packs, journals or catalogs.
+
+pub mod conformance;
+mod memory;
+
+pub use memory::MemoryDevice;
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+/// A fixed-size array of bytes with the semantics of a disk with a volatile write cache.
+///
+/// # Behavior
+/// Offsets and lengths are bytes, in any alignment. A write that returned is seen by every read that
+/// begins later, on any thread. It is durable once a [`flush`](Self::flush) that began after it
+/// returned, or at once with [`Durability::Durable`]. A flush covers completed writes of every
+/// thread and connection. Calls may come from any number of threads, and may block.
+///
+/// # Errors
+/// Every verb answers [`ErrorKind::OutOfRange`] beyond the end, and mutations answer
+/// [`ErrorKind::ReadOnly`] on a snapshot or a read-only volume.
+pub trait BlockDevice: Send + Sync {
+    /// What the device is now; the size may grow while it is open.
+    fn info(&self) -> DeviceInfo;
+    /// Fills `buf` from `offset`.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error>;
+    /// As [`read`](Self::read) if everything is in memory; else `false`, quickly, `buf` in any state.
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, Error>;
+    /// Writes all of `data` at `offset`.
+    fn write(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), Error>;
+    /// Makes `[offset, offset + len)` read as zeroes; space may be given back.
+    fn write_zeroes(&self, offset: u64, len: u64, durability: Durability) -> Result<(), Error>;
+    /// Says that `[offset, offset + len)` is not needed: it reads as zeroes afterwards where whole
+    /// blocks were discarded, and unchanged elsewhere.
+    fn discard(&self, offset: u64, len: u64, durability: Durability) -> Result<(), Error>;
+    /// Makes everything that was written before durable.
+    fn flush(&self) -> Result<(), Error>;
+    /// What is allocated in `[offset, offset + len)`: extents in order, without gaps, from exactly
+    /// `offset`, neighbours of different kinds, at least one, at most `max`; together they may end before the range
+    /// does only if `max` is reached or looking further would take long.
+    fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, Error>;
+    /// Brings `[offset, offset + len)` into memory if that is cheap. A hint.
+    fn prefetch(&self, offset: u64, len: u64) -> Result<(), Error>;
+}
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Bytes; a multiple of 512.
+    pub size: u64,
+    /// Whether mutations are refused.
+    pub read_only: bool,
+    /// The unit in which it is stored, bytes: aligned requests of this size are best.
+    pub block_size: u32,
+}
+
+/// When a mutation may return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is seen by reads; a later flush makes it durable.
+    Volatile,
+    /// Once it is durable (FUA).
+    Durable,
+}
+
+/// A run of bytes of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes, not zero.
+    pub len: u64,
+    /// Data, or a hole that reads as zeroes.
+    pub kind: ExtentKind,
+}
+
+/// What an extent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtentKind {
+    /// Stored.
+    Data,
+    /// Not stored; reads as zeroes.
+    Hole,
+}
+
+/// What the caller of a block device must do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Ask for something within the device.
+    OutOfRange,
+    /// Not write here.
+    ReadOnly,
+    /// Free space, then try again.
+    NoSpace,
+    /// Look in the log: what is stored there is damaged or cannot be reached.
+    Io,
+    /// Reconnect: the device is gone (removed, or the daemon is ending).
+    Gone,
+}
+
+/// An error of a block device.
+#[derive(Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    operation: &'static str,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error that has no deeper cause.
+    #[must_use]
+    pub const fn new(kind: ErrorKind, operation: &'static str) -> Self {
+        Error {
+            kind,
+            operation,
+            source: None,
+        }
+    }
+
+    /// With its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            ErrorKind::OutOfRange => "beyond the end of the device",
+            ErrorKind::ReadOnly => "the device is read-only",
+            ErrorKind::NoSpace => "the store is full",
+            ErrorKind::Io => "stored data is damaged or cannot be reached",
+            ErrorKind::Gone => "the device is gone",
+        };
+        write!(f, "{}: {what}", self.operation)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut source = self.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}
+
+/// Checks that a request lies within a device of `size` bytes.
+///
+/// # Errors
+/// [`ErrorKind::OutOfRange`].
+pub fn check_range(operation: &'static str, offset: u64, len: u64, size: u64) -> Result<(), Error> {
+    match offset.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(Error::new(ErrorKind::OutOfRange, operation)),
+    }
+}
+
+/// Finds devices by name for front ends.
+pub trait Exports: Send + Sync {
+    /// The names that can be opened, `volume` and `volume@snapshot`.
+    fn list(&self) -> Vec<String>;
+    /// Opens one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Gone`] if there is none of that name.
+    fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>, Error>;
+}

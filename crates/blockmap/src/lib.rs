@@ -1,0 +1,1 @@
+//! A volume's radix tree of pointers.

@@ -1,0 +1,1 @@
+//! A brick in a local directory.

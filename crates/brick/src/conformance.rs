@@ -1,0 +1,1 @@
+//! What every [`Brick`](crate::Brick) must do.

@@ -1,0 +1,1 @@
+//! What every [`Catalog`](crate::Catalog) must do.

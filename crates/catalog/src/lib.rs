@@ -1,0 +1,267 @@
+//! The catalog seam: the small mutable state of a store. Names, sizes, roots, epochs.
+//!
+//! Few verbs, modelled on an ordered key-value store with compare-and-swap, so that an embedded
+//! database and etcd serve alike. Every record has a version; a change says which version it was
+//! made from and is refused if that is no longer the current one.
+
+pub mod conformance;
+
+use serde::{Deserialize, Serialize};
+use std::{error::Error as StdError, fmt, ops::Range, sync::Arc};
+use types::{Codec, Epoch, Generation, Name, Root, SnapshotId, VolumeId};
+
+/// A store's catalog.
+///
+/// # Behavior
+/// Calls block. [`commit`](Self::commit) is atomic and durable when it returns; reads see the
+/// last commit.
+pub trait Catalog: Send + Sync {
+    /// The store-wide record.
+    fn settings(&self) -> Result<Settings, Error>;
+    /// A volume by id, in the trash or not.
+    fn volume(&self, id: VolumeId) -> Result<Option<VolumeRecord>, Error>;
+    /// A volume by name; those in the trash have given up theirs.
+    fn find(&self, name: &Name) -> Result<Option<VolumeRecord>, Error>;
+    /// Every volume, in order of id, those in the trash included.
+    fn volumes(&self) -> Result<Vec<VolumeRecord>, Error>;
+    /// The snapshots of a volume, oldest first (in order of id).
+    fn snapshots(&self, volume: VolumeId) -> Result<Vec<SnapshotRecord>, Error>;
+    /// One snapshot by name.
+    fn find_snapshot(&self, volume: VolumeId, name: &Name)
+    -> Result<Option<SnapshotRecord>, Error>;
+    /// Applies all changes or none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if a record is not at the version that its change was made from,
+    /// [`ErrorKind::Exists`] if a name is taken, [`ErrorKind::StaleEpoch`] if a volume's epoch in
+    /// the catalog is higher than the change's. Nothing is changed then.
+    fn commit(&self, changes: &[Change]) -> Result<(), Error>;
+    /// Hands out `count` ids of a kind that nobody got before or will get again.
+    fn reserve(&self, kind: IdKind, count: u64) -> Result<Range<u64>, Error>;
+    /// A new epoch of the whole store, higher than all before: who opens the store to write takes one.
+    fn next_store_epoch(&self) -> Result<Epoch, Error>;
+}
+
+/// What [`Catalog::reserve`] counts. All begin at 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IdKind {
+    /// [`types::PackId`].
+    Pack,
+    /// [`VolumeId`].
+    Volume,
+    /// [`SnapshotId`].
+    Snapshot,
+}
+
+/// One change of a commit. A record's `version` says what it was made from: 0, it must not exist
+/// yet; else the stored version, which then grows by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Makes or replaces the store-wide record.
+    PutSettings(Settings),
+    /// Makes or replaces a volume.
+    PutVolume(VolumeRecord),
+    /// Forgets a volume, which must have no snapshots left after the commit.
+    RemoveVolume {
+        /// Which.
+        id: VolumeId,
+        /// Its version.
+        version: u64,
+    },
+    /// Makes or replaces a snapshot; its volume must exist.
+    PutSnapshot(SnapshotRecord),
+    /// Forgets a snapshot.
+    RemoveSnapshot {
+        /// Of which volume.
+        volume: VolumeId,
+        /// Which.
+        id: SnapshotId,
+        /// Its version.
+        version: u64,
+    },
+}
+
+/// Store-wide state that can change while the store is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Of this record.
+    pub version: u64,
+    /// For volumes that do not say.
+    pub defaults: Properties,
+    /// How long removed volumes stay in the trash, seconds.
+    pub trash_keep_s: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            version: 0,
+            defaults: Properties::default(),
+            trash_keep_s: 24 * 3600,
+        }
+    }
+}
+
+/// What an administrator chooses for a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// Look for blocks that the store has already.
+    pub dedup: bool,
+    /// How new blocks are compressed.
+    pub codec: Codec,
+    /// Refuse writes.
+    pub read_only: bool,
+}
+
+impl Default for Properties {
+    fn default() -> Self {
+        Properties {
+            dedup: true,
+            codec: Codec::Lz4,
+            read_only: false,
+        }
+    }
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Its id.
+    pub id: VolumeId,
+    /// Of this record.
+    pub version: u64,
+    /// Unique among the volumes that are not in the trash.
+    pub name: Name,
+    /// The writer's.
+    pub epoch: Epoch,
+    /// Bytes.
+    pub size: u64,
+    /// The state after `destaged`.
+    pub root: Root,
+    /// The last generation that `root` holds: the journal's records of it and of those before are old.
+    pub destaged: Generation,
+    /// Blocks that `root` maps.
+    pub mapped_blocks: u64,
+    /// Its properties.
+    pub properties: Properties,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// What it was cloned from, for people: `volume@snapshot` at that time.
+    pub origin: Option<String>,
+    /// If it is in the trash.
+    pub trashed: Option<Trashed>,
+}
+
+/// When a volume was put into the trash and leaves it for good; milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trashed {
+    /// Removed at.
+    pub at_ms: u64,
+    /// Kept until.
+    pub until_ms: u64,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Of this record.
+    pub version: u64,
+    /// Whose.
+    pub volume: VolumeId,
+    /// Unique among the volume's snapshots.
+    pub name: Name,
+    /// The volume's size then, bytes.
+    pub size: u64,
+    /// The state after this generation of the volume.
+    pub generation: Generation,
+    /// That state; none while the generation is not destaged (the journal has it).
+    pub root: Option<Root>,
+    /// Blocks that the root maps.
+    pub mapped_blocks: u64,
+    /// When it was taken, milliseconds since the Unix epoch.
+    pub created_ms: u64,
+}
+
+/// What the caller must do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Read again and decide anew: somebody changed the record.
+    Conflict,
+    /// Choose another name.
+    Exists,
+    /// Stop writing: somebody newer owns the volume.
+    StaleEpoch,
+    /// Correct the change: it refers to what is not there.
+    Invalid,
+    /// Free space.
+    NoSpace,
+    /// Stop: the catalog is damaged or of an unknown format.
+    Corrupt,
+    /// Stop: reading or writing failed.
+    Io,
+}
+
+/// An error of a catalog.
+#[derive(Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    operation: &'static str,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of an operation.
+    #[must_use]
+    pub const fn new(kind: ErrorKind, operation: &'static str) -> Self {
+        Error {
+            kind,
+            operation,
+            source: None,
+        }
+    }
+
+    /// With its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            ErrorKind::Conflict => "changed by somebody else meanwhile",
+            ErrorKind::Exists => "the name is taken",
+            ErrorKind::StaleEpoch => "a newer writer owns the volume",
+            ErrorKind::Invalid => "refers to what does not exist",
+            ErrorKind::NoSpace => "no space left for the catalog",
+            ErrorKind::Corrupt => "the catalog is damaged",
+            ErrorKind::Io => "input/output error",
+        };
+        write!(f, "catalog {}: {what}", self.operation)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        self.source
+            .as_ref()
+            .map_or(Ok(()), |cause| write!(f, ": {cause}"))
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}

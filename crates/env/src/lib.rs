@@ -1,0 +1,180 @@
+//! The only door to files, clock, randomness and threads.
+//!
+//! Everything that promises something about crashes takes an [`Env`] and does all its I/O through it,
+//! so that the simulator runs the very code that the daemon runs.
+
+mod buffer;
+mod real;
+
+pub use buffer::AlignedBuf;
+pub use real::{RealClock, RealFiles, RealRandom, spawn};
+
+use std::{fmt, io, path::Path, path::PathBuf, sync::Arc, time::Duration};
+
+/// Offsets, lengths and buffers of files opened with [`OpenOptions::direct`] are multiples of this.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// The outside world.
+#[derive(Clone)]
+pub struct Env {
+    /// Files and directories.
+    pub files: Arc<dyn Files>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+impl Env {
+    /// The machine that we are on.
+    #[must_use]
+    pub fn real() -> Self {
+        Env {
+            files: Arc::new(RealFiles),
+            clock: Arc::new(RealClock::new()),
+            random: Arc::new(RealRandom),
+        }
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Env")
+    }
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// For writing too.
+    pub write: bool,
+    /// The file must not exist, and is made (mode 0600). Durable after [`Files::sync_dir`] of its directory.
+    pub create_new: bool,
+    /// Around the page cache where the file system can; see [`DIRECT_ALIGNMENT`].
+    pub direct: bool,
+}
+
+/// A file that is open. Reads and writes take `&self` and may come from many threads.
+pub trait File: Send + Sync {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Bytes of storage that it takes: holes take none.
+    fn allocated(&self) -> io::Result<u64>;
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// As [`read_at`](Self::read_at) if that needs no waiting for storage, else `false` with `buf` in any state.
+    fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool>;
+    /// Writes all of `data` at `offset`; the file grows if need be. Durable after [`sync_data`](Self::sync_data).
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Makes everything written before durable, with what is needed to read it back.
+    ///
+    /// # Behavior
+    /// After an error nobody knows what is durable: the file must not be trusted until it was read anew.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Cuts or extends it (with a hole).
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Gives storage back: `[offset, offset + len)` reads as zeroes. The length of the file stays.
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// Space of a file system, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// In all.
+    pub total: u64,
+    /// Free for us.
+    pub free: u64,
+}
+
+/// Why a lock could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody has it.
+    #[error("held by process {0}")]
+    Held(u32),
+    /// The lock file could not be opened or read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A lock that is released when this is dropped, or when the process dies.
+pub trait Lock: Send + Sync {}
+
+/// Files and directories. Paths are absolute.
+pub trait Files: Send + Sync {
+    /// Opens a file.
+    fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>>;
+    /// Renames a file over another; atomic; durable after [`sync_dir`](Self::sync_dir) of the directory.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file; durable after [`sync_dir`](Self::sync_dir).
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a directory and its missing parents (mode 0700).
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Names in a directory, in no order; `.` and `..` left out.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Whether something is there.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// Makes names that were created, renamed and removed in `path` durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The file system that `path` is on.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+    /// Takes the exclusive lock `path` (made if missing) and writes our process id into it.
+    fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError>;
+
+    /// The whole of a small file.
+    fn read_all(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = self.open(path, OpenOptions::default())?;
+        let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+        let mut bytes = vec![0; len];
+        file.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Replaces or makes a small file: whole or not at all, durable when it returns.
+    fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let tmp = path.with_extension("tmp");
+        if self.exists(&tmp)? {
+            self.remove(&tmp)?;
+        }
+        let file = self.open(
+            &tmp,
+            OpenOptions {
+                write: true,
+                create_new: true,
+                direct: false,
+            },
+        )?;
+        file.write_at(0, bytes)?;
+        file.sync_data()?;
+        self.rename(&tmp, path)?;
+        self.sync_dir(path.parent().unwrap_or(Path::new("/")))
+    }
+}
+
+/// Time.
+pub trait Clock: Send + Sync {
+    /// Since the Unix epoch.
+    fn now(&self) -> Duration;
+    /// Since some fixed moment; never goes back.
+    fn monotonic(&self) -> Duration;
+}
+
+/// Randomness, good enough for keys.
+pub trait Random: Send + Sync {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// A random number.
+pub fn random_u64(random: &dyn Random) -> u64 {
+    let mut bytes = [0; 8];
+    random.fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}

@@ -1,0 +1,300 @@
+//! The machine that we are on.
+
+#![expect(unsafe_code, reason = "fcntl and preadv2 with flags")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the door that the lint points to"
+)]
+
+use crate::{Clock, File, Files, Lock, LockError, OpenOptions, Random, Space};
+use rustix::fs::{FallocateFlags, FlockOperation};
+use std::{
+    fs, io,
+    io::{Read, Seek, Write},
+    os::fd::AsRawFd,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Starts a named thread.
+///
+/// # Errors
+/// The system has no more threads to give.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(1 << 20)
+        .spawn(body)
+}
+
+/// Time of this machine.
+pub struct RealClock {
+    start: Instant,
+}
+
+impl RealClock {
+    /// Monotonic time begins now.
+    #[must_use]
+    pub fn new() -> Self {
+        RealClock {
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Default for RealClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for RealClock {
+    fn now(&self) -> Duration {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// Randomness of this machine's kernel.
+pub struct RealRandom;
+
+impl Random for RealRandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            // SAFETY: the pointer and the length are those of the rest of `bytes`.
+            let n = unsafe {
+                libc::getrandom(bytes[filled..].as_mut_ptr().cast(), bytes.len() - filled, 0)
+            };
+            assert!(n >= 0, "getrandom cannot fail on the kernels we run on");
+            filled += n as usize;
+        }
+    }
+}
+
+/// Files of this machine.
+pub struct RealFiles;
+
+impl Files for RealFiles {
+    fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
+        let open = |direct: bool| {
+            fs::OpenOptions::new()
+                .read(true)
+                .write(options.write)
+                .create_new(options.create_new)
+                .mode(0o600)
+                .custom_flags(if direct { libc::O_DIRECT } else { 0 })
+                .open(path)
+        };
+        let file = match open(options.direct) {
+            // tmpfs and some FUSE file systems know no direct I/O: the page cache serves as well.
+            Err(e) if options.direct && e.raw_os_error() == Some(libc::EINVAL) => {
+                if options.create_new && path.exists() {
+                    fs::remove_file(path)?;
+                }
+                open(false)?
+            }
+            other => other?,
+        };
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(path)?
+            .map(|entry| Ok(PathBuf::from(entry?.file_name())))
+            .collect()
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Space {
+            total: stat.f_blocks * stat.f_frsize,
+            free: stat.f_bavail * stat.f_frsize,
+        })
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                file.set_len(0)?;
+                file.rewind()?;
+                write!(file, "{}", std::process::id())?;
+                Ok(Box::new(RealLock(file)))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                file.take(20).read_to_string(&mut text)?;
+                Err(LockError::Held(text.trim().parse().unwrap_or(0)))
+            }
+            Err(e) => Err(LockError::Io(e.into())),
+        }
+    }
+}
+
+struct RealLock(#[expect(dead_code, reason = "holds the lock until it is dropped")] fs::File);
+
+impl Lock for RealLock {}
+
+struct RealFile(fs::File);
+
+impl File for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        let mut file = &self.0;
+        let meta = file.metadata()?;
+        // Block devices say their length only this way.
+        if meta.is_file() {
+            Ok(meta.len())
+        } else {
+            file.seek(io::SeekFrom::End(0))
+        }
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.blocks() * 512)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
+        let part = libc::iovec {
+            iov_base: buf.as_mut_ptr().cast(),
+            iov_len: buf.len(),
+        };
+        // SAFETY: `part` describes `buf`, which outlives the call.
+        let n = unsafe {
+            libc::preadv2(
+                self.0.as_raw_fd(),
+                &raw const part,
+                1,
+                offset as i64,
+                libc::RWF_NOWAIT,
+            )
+        };
+        if n >= 0 {
+            // Less than all: the rest is not in the page cache, or the file ends: the slow way tells.
+            return Ok(n as usize == buf.len());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR | libc::EINVAL) => Ok(false),
+            _ => Err(error),
+        }
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(&self.0, flags, offset, len)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AlignedBuf, Env};
+
+    #[test]
+    fn a_file_keeps_what_is_written_and_gives_back_what_is_punched() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        let path = dir.path().join("f");
+        let options = OpenOptions {
+            write: true,
+            create_new: true,
+            direct: true,
+        };
+        let file = env.files.open(&path, options).unwrap();
+        let mut data = AlignedBuf::zeroed(1 << 16);
+        env.random.fill(&mut data);
+        file.write_at(4096, &data).unwrap();
+        file.sync_data().unwrap();
+        env.files.sync_dir(dir.path()).unwrap();
+        let mut back = AlignedBuf::zeroed(1 << 16);
+        file.read_at(4096, &mut back).unwrap();
+        assert_eq!(*back, *data);
+        file.punch_hole(8192, 4096).unwrap();
+        file.read_at(4096, &mut back).unwrap();
+        assert!(back[4096..8192].iter().all(|&b| b == 0));
+        assert_eq!(back[8192..], data[8192..]);
+        assert!(env.files.open(&path, options).is_err());
+        let past_the_end = file.read_at(1 << 16, &mut back).unwrap_err();
+        assert_eq!(past_the_end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_small_file_is_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("small");
+        for text in ["one", "two"] {
+            RealFiles.write_atomic(&path, text.as_bytes()).unwrap();
+            assert_eq!(RealFiles.read_all(&path).unwrap(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_lock_says_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = RealFiles.lock(&path).unwrap();
+        let Err(LockError::Held(pid)) = RealFiles.lock(&path) else {
+            panic!("locked twice")
+        };
+        assert_eq!(pid, std::process::id());
+        drop(held);
+        RealFiles.lock(&path).unwrap();
+    }
+}

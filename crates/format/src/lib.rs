@@ -1,0 +1,1 @@
+//! Every on-disk byte: encoders and decoders, no I/O.

@@ -1,0 +1,1 @@
+//! Collection and check: mark, plan, sweep, verify.

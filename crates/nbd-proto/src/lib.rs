@@ -1,0 +1,1 @@
+//! The NBD wire protocol: parsing and building, no I/O.

@@ -1,0 +1,1 @@
+//! Packs: building, reading, caching, deduplication index.

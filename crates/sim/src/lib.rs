@@ -1,0 +1,1 @@
+//! Simulated files, clock and randomness for crash tests.

@@ -1,0 +1,1 @@
+//! Volumes: generations, write and read paths, destaging, snapshots.
