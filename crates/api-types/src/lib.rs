@@ -1,1 +1,23 @@
 //! What the REST API speaks, and the trait behind it.
+//!
+//! The server ([`Control`]'s caller), the daemon (its implementer) and the command line (the client)
+//! share these types, so that none can drift from the others. Sizes are bytes, times are
+//! milliseconds since the Unix epoch, unless a name says otherwise.
+
+mod control;
+mod error;
+mod jobs;
+mod report;
+mod volumes;
+
+pub use control::{ContentReader, ContentWriter, Control, Work};
+pub use error::{ApiError, ErrorBody, ErrorCode};
+pub use jobs::{Event, EventKind, Job, JobKind, JobState};
+pub use report::{
+    CheckReport, CheckRequest, CollectReport, CollectRequest, Connection, DamagedRange, NbdStatus,
+    StoreInfo, StoreUsage, Verdict,
+};
+pub use volumes::{
+    Connect, CreateSnapshot, CreateVolume, ExportRequest, ImportRequest, Restore, Rollback,
+    Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+};

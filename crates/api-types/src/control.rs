@@ -1,0 +1,95 @@
+//! What the daemon can do, as the API's server sees it.
+
+use crate::{
+    ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, CreateSnapshot,
+    CreateVolume, ExportRequest, ImportRequest, NbdStatus, Restore, Snapshot, StoreInfo,
+    StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+};
+use std::io::{Read, Write};
+use types::{Progress, VolumeRef};
+
+/// Long work's ear and mouth.
+pub type Work<'a> = &'a dyn Progress;
+
+/// Bytes of an image that are arriving.
+pub type ContentReader<'a> = &'a mut (dyn Read + Send);
+
+/// Where bytes of an image go.
+pub type ContentWriter<'a> = &'a mut (dyn Write + Send);
+
+/// The daemon behind the API. Verbs block; the server calls them on threads that may.
+///
+/// Those with a [`Work`] take long: the server runs them as jobs. Events about what changed are
+/// published by the server after a verb succeeded.
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "every verb fails with an ApiError whose code says what to do"
+)]
+pub trait Control: Send + Sync {
+    /// The store.
+    fn store(&self) -> Result<StoreInfo, ApiError>;
+    /// Space. Takes time in proportion to the number of packs, not to bytes.
+    fn usage(&self) -> Result<StoreUsage, ApiError>;
+    /// Collects garbage.
+    fn collect(&self, request: &CollectRequest, work: Work<'_>) -> Result<CollectReport, ApiError>;
+    /// Verifies the store.
+    fn check(&self, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport, ApiError>;
+
+    /// Volumes by name, the trash left out.
+    fn volumes(&self) -> Result<Vec<Volume>, ApiError>;
+    /// One volume.
+    fn volume(&self, name: &str) -> Result<Volume, ApiError>;
+    /// Makes one.
+    fn create_volume(&self, request: &CreateVolume) -> Result<Volume, ApiError>;
+    /// Renames, resizes, changes properties: all or nothing.
+    fn update_volume(&self, name: &str, request: &UpdateVolume) -> Result<Volume, ApiError>;
+    /// Moves one to the trash; `force` also when clients have it open (they are cut off).
+    fn remove_volume(&self, name: &str, force: bool) -> Result<TrashEntry, ApiError>;
+    /// What a volume or snapshot takes. Reads its block map.
+    fn volume_usage(&self, name: &VolumeRef) -> Result<VolumeUsage, ApiError>;
+    /// How clients reach it.
+    fn connect(&self, name: &VolumeRef) -> Result<Connect, ApiError>;
+
+    /// A volume's snapshots, oldest first.
+    fn snapshots(&self, volume: &str) -> Result<Vec<Snapshot>, ApiError>;
+    /// Takes one.
+    fn create_snapshot(&self, volume: &str, request: &CreateSnapshot)
+    -> Result<Snapshot, ApiError>;
+    /// Removes one.
+    fn remove_snapshot(&self, volume: &str, snapshot: &str) -> Result<(), ApiError>;
+    /// Sets a volume back, in place; what was written since is lost, later snapshots stay.
+    fn rollback(&self, volume: &str, snapshot: &str) -> Result<Volume, ApiError>;
+
+    /// What was removed and can still be restored.
+    fn trash(&self) -> Result<Vec<TrashEntry>, ApiError>;
+    /// Brings a volume back.
+    fn restore(&self, id: u64, request: &Restore) -> Result<Volume, ApiError>;
+    /// Removes one entry for good, or all.
+    fn purge(&self, id: Option<u64>) -> Result<Vec<TrashEntry>, ApiError>;
+
+    /// Makes a volume from an image on this host.
+    fn import(&self, request: &ImportRequest, work: Work<'_>) -> Result<Volume, ApiError>;
+    /// Makes a volume (as `request` says; `path` is empty) from bytes that arrive.
+    fn import_stream(
+        &self,
+        request: &ImportRequest,
+        content: ContentReader<'_>,
+        work: Work<'_>,
+    ) -> Result<Volume, ApiError>;
+    /// Writes an image on this host.
+    fn export(&self, request: &ExportRequest, work: Work<'_>) -> Result<(), ApiError>;
+    /// Writes all bytes of a volume or snapshot, zeroes included.
+    fn export_stream(
+        &self,
+        source: &VolumeRef,
+        content: ContentWriter<'_>,
+        work: Work<'_>,
+    ) -> Result<(), ApiError>;
+    /// Virtual size of a volume or snapshot, bytes: the length of [`export_stream`](Self::export_stream).
+    fn content_len(&self, source: &VolumeRef) -> Result<u64, ApiError>;
+
+    /// The NBD server.
+    fn nbd(&self) -> Result<NbdStatus, ApiError>;
+    /// Metrics in the OpenMetrics text format.
+    fn metrics(&self) -> String;
+}

@@ -1,0 +1,212 @@
+//! Volumes, snapshots, trash, images.
+
+use serde::{Deserialize, Serialize};
+use types::Codec;
+use utoipa::ToSchema;
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Volume {
+    /// Its number in the store; never used again.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Virtual size, bytes.
+    pub size: u64,
+    /// Bytes that it maps (written and not discarded), however they are stored and shared. Lags behind
+    /// writes by the data that is still in memory.
+    pub used: u64,
+    /// Whether new blocks are looked for among those that the store has.
+    pub dedup: bool,
+    /// How new blocks are compressed.
+    #[schema(value_type = String, example = "lz4")]
+    pub codec: Codec,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// What it was cloned from, `volume@snapshot` at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Snapshots that it has.
+    pub snapshots: u64,
+    /// When it was made.
+    pub created_ms: u64,
+    /// Clients that have it open.
+    pub connections: u64,
+    /// Bytes written that are in memory only or in the journal, not in packs yet.
+    pub dirty: u64,
+}
+
+/// Makes a volume, empty or as a clone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVolume {
+    /// Its name.
+    pub name: String,
+    /// Bytes; a multiple of 512. Needed unless cloned.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Clone of `volume@snapshot`, or of `volume` as it is now.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Default: the store's, or the origin's.
+    #[serde(default)]
+    pub dedup: Option<bool>,
+    /// Default: the store's, or the origin's.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub codec: Option<Codec>,
+    /// Default: false.
+    #[serde(default)]
+    pub read_only: Option<bool>,
+}
+
+/// Changes a volume; what is absent stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateVolume {
+    /// A new name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// A new size, bytes.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Whether `size` may be smaller than now.
+    #[serde(default)]
+    pub allow_data_loss: bool,
+    /// See [`Volume::dedup`].
+    #[serde(default)]
+    pub dedup: Option<bool>,
+    /// See [`Volume::codec`].
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub codec: Option<Codec>,
+    /// See [`Volume::read_only`].
+    #[serde(default)]
+    pub read_only: Option<bool>,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Snapshot {
+    /// Its number in the store.
+    pub id: u64,
+    /// Its volume's name.
+    pub volume: String,
+    /// Its name.
+    pub name: String,
+    /// The volume's size then, bytes.
+    pub size: u64,
+    /// Bytes that it maps.
+    pub used: u64,
+    /// When it was taken.
+    pub created_ms: u64,
+}
+
+/// Takes a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSnapshot {
+    /// Its name.
+    pub name: String,
+}
+
+/// Sets a volume back to a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The snapshot's name.
+    pub snapshot: String,
+}
+
+/// What a volume and its snapshots take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeUsage {
+    /// `volume` or `volume@snapshot`.
+    pub name: String,
+    /// Virtual size, bytes.
+    pub size: u64,
+    /// Bytes mapped.
+    pub used: u64,
+    /// Stored bytes, compressed, of the blocks that it maps, each block once; shared with others or not.
+    pub stored: u64,
+    /// Stored bytes that nothing else refers to: what removing it would free.
+    pub unique: u64,
+}
+
+/// A removed volume that can still be restored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrashEntry {
+    /// The volume's number, which names it in the trash.
+    pub id: u64,
+    /// The name that it had.
+    pub name: String,
+    /// Virtual size, bytes.
+    pub size: u64,
+    /// Bytes mapped.
+    pub used: u64,
+    /// Snapshots that it has.
+    pub snapshots: u64,
+    /// When it was removed.
+    pub removed_ms: u64,
+    /// When it will be gone for good.
+    pub until_ms: u64,
+}
+
+/// Brings a volume back from the trash.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// A new name, if its old one is taken.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Makes a volume from a raw image that the daemon can read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRequest {
+    /// The volume's name; it must not exist.
+    pub name: String,
+    /// Absolute path of a file or a block device on the daemon's host.
+    pub path: String,
+    /// Virtual size, bytes, if larger than the image.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Default: the store's.
+    #[serde(default)]
+    pub dedup: Option<bool>,
+    /// Default: the store's.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub codec: Option<Codec>,
+}
+
+/// Writes a volume or a snapshot into a raw image on the daemon's host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExportRequest {
+    /// `volume` (as it is when the work begins) or `volume@snapshot`.
+    pub source: String,
+    /// Absolute path of a file, or of a block device that is large enough.
+    pub path: String,
+    /// Whether a file that exists may be replaced.
+    #[serde(default)]
+    pub overwrite: bool,
+}
+
+/// How clients reach a volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Connect {
+    /// `volume` or `volume@snapshot`.
+    pub name: String,
+    /// `nbd+unix:///NAME?socket=PATH`.
+    pub uri: String,
+    /// QEMU's options.
+    pub qemu: String,
+    /// libvirt's `<disk>` element.
+    pub libvirt: String,
+    /// A fio command line.
+    pub fio: String,
+    /// An nbdinfo command line.
+    pub nbdinfo: String,
+}
