@@ -5,6 +5,9 @@
 //! made from and is refused if that is no longer the current one.
 
 pub mod conformance;
+mod memory;
+
+pub use memory::MemoryCatalog;
 
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt, ops::Range, sync::Arc};
@@ -16,7 +19,7 @@ use types::{Codec, Epoch, Generation, Name, Root, SnapshotId, VolumeId};
 /// Calls block. [`commit`](Self::commit) is atomic and durable when it returns; reads see the
 /// last commit.
 pub trait Catalog: Send + Sync {
-    /// The store-wide record.
+    /// The store-wide record; the default, at version 0, until somebody puts one.
     fn settings(&self) -> Result<Settings, Error>;
     /// A volume by id, in the trash or not.
     fn volume(&self, id: VolumeId) -> Result<Option<VolumeRecord>, Error>;
@@ -31,12 +34,24 @@ pub trait Catalog: Send + Sync {
     -> Result<Option<SnapshotRecord>, Error>;
     /// Applies all changes or none.
     ///
+    /// # Behavior
+    /// What must hold (names unique, a snapshot's volume there) must hold after the commit: the
+    /// order of the changes does not matter, and two volumes can swap their names. A record is
+    /// named by at most one change.
+    ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if a record is not at the version that its change was made from,
-    /// [`ErrorKind::Exists`] if a name is taken, [`ErrorKind::StaleEpoch`] if a volume's epoch in
-    /// the catalog is higher than the change's. Nothing is changed then.
+    /// [`ErrorKind::StaleEpoch`] if a volume's epoch in the catalog is higher than the change's,
+    /// whatever else is wrong with it; [`ErrorKind::Conflict`] if a record is not at the version
+    /// that its change was made from, [`ErrorKind::Exists`] if a name is taken,
+    /// [`ErrorKind::Invalid`] if a change refers to what is not there, a volume is removed before
+    /// its snapshots, or a record is named twice. Nothing is changed then.
     fn commit(&self, changes: &[Change]) -> Result<(), Error>;
-    /// Hands out `count` ids of a kind that nobody got before or will get again.
+    /// Hands out `count` ids of a kind that nobody got before or will get again, each range above
+    /// all before it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if so many are not left (of packs there are
+    /// [`PackId::LIMIT`](types::PackId::LIMIT)).
     fn reserve(&self, kind: IdKind, count: u64) -> Result<Range<u64>, Error>;
     /// A new epoch of the whole store, higher than all before: who opens the store to write takes one.
     fn next_store_epoch(&self) -> Result<Epoch, Error>;
@@ -79,6 +94,32 @@ pub enum Change {
         /// Its version.
         version: u64,
     },
+}
+
+/// Which record a [`Change`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordId {
+    /// The store-wide record.
+    Settings,
+    /// A volume.
+    Volume(VolumeId),
+    /// A snapshot of a volume.
+    Snapshot(VolumeId, SnapshotId),
+}
+
+impl Change {
+    /// The record that this is about.
+    #[must_use]
+    pub const fn record(&self) -> RecordId {
+        match self {
+            Change::PutSettings(_) => RecordId::Settings,
+            Change::PutVolume(VolumeRecord { id, .. }) | Change::RemoveVolume { id, .. } => {
+                RecordId::Volume(*id)
+            }
+            Change::PutSnapshot(SnapshotRecord { volume, id, .. })
+            | Change::RemoveSnapshot { volume, id, .. } => RecordId::Snapshot(*volume, *id),
+        }
+    }
 }
 
 /// Store-wide state that can change while the store is open.
