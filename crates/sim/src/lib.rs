@@ -1,1 +1,118 @@
 //! Simulated files, clock and randomness for crash tests.
+//!
+//! A [`SimEnv`] is a machine in memory: its [`Env`] runs the very code that the daemon runs, and the
+//! test takes its power away. Every file has two images, what readers see and what a power cut leaves:
+//!
+//! ```text
+//!  write_at ──▶ live ──sync_data──▶ durable        create, rename, remove ──▶ live names
+//!                 └── power cut: any subset of        └── sync_dir ──▶ durable names
+//!                     unsynced sectors (512 B)            power cut: of each directory the first few
+//! ```
+//!
+//! The model is stricter than a real disk in places (a length may be kept without the data, a truncation
+//! in part), never kinder, except that of several unsynced writes to a sector only the last may be kept.
+//! The same seed and the same calls give the same run.
+
+mod clock;
+mod files;
+mod image;
+mod random;
+mod tree;
+mod world;
+
+pub use files::SimFiles;
+
+use clock::SimClock;
+use env::Env;
+use parking_lot::Mutex;
+use random::SimRandom;
+use std::{io, path::Path, sync::Arc, time::Duration};
+use world::World;
+
+/// A simulated machine.
+pub struct SimEnv {
+    world: Arc<Mutex<World>>,
+    clock: Arc<SimClock>,
+    random: Arc<SimRandom>,
+}
+
+impl SimEnv {
+    /// A machine with an empty disk; `seed` decides its randomness and its luck.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        SimEnv {
+            world: Arc::new(Mutex::new(World::new(seed))),
+            clock: Arc::new(SimClock::default()),
+            random: Arc::new(SimRandom::new(seed)),
+        }
+    }
+
+    /// The machine, as a program started now sees it.
+    ///
+    /// # Behavior
+    /// It dies with [`power_cut`](Self::power_cut) and [`kill`](Self::kill): after those, ask again.
+    /// What was opened through an old one fails from then on.
+    #[must_use]
+    pub fn env(&self) -> Env {
+        Env {
+            files: Arc::new(SimFiles {
+                world: self.world.clone(),
+                life: self.world.lock().life,
+            }),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+        }
+    }
+
+    /// The power goes and comes back: what was not durable is kept or lost by the seed, locks are
+    /// released, faults not yet met are forgotten.
+    pub fn power_cut(&self) {
+        self.world.lock().power_cut();
+    }
+
+    /// The process dies and the machine lives: all that was written is still to be read, and as
+    /// little of it durable as before. Locks are released, faults not yet met are forgotten.
+    pub fn kill(&self) {
+        self.world.lock().restart();
+    }
+
+    /// The machine dies in the `n`-th mutating I/O from now (1 is the next, 0 is at once): that one fails,
+    /// done or not, and so does everything after it until [`power_cut`](Self::power_cut).
+    pub fn crash_after(&self, n: u64) {
+        self.world.lock().crash_after(n);
+    }
+
+    /// Mutating I/Os so far: writes, changes of length, holes, changes of names, syncs.
+    #[must_use]
+    pub fn io_count(&self) -> u64 {
+        self.world.lock().ios
+    }
+
+    /// The next `sync_data` of any file fails, with some of its data durable.
+    pub fn fail_next_sync(&self) {
+        self.world.lock().fail_next_sync = true;
+    }
+
+    /// Damages the lowest bit of the byte at `offset`, for readers and on the disk.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file, `UnexpectedEof` if it ends before.
+    pub fn flip_bit(&self, path: &Path, offset: u64) -> io::Result<()> {
+        let mut world = self.world.lock();
+        let ino = world.tree.lookup(path)?;
+        match world.tree.image(ino)?.flip_bit(offset) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// The disk has `total` bytes; writes that need more fail with ENOSPC, having done nothing.
+    pub fn set_space(&self, total: u64) {
+        self.world.lock().space = total;
+    }
+
+    /// Time passes.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
