@@ -5,6 +5,7 @@
 
 mod bytes;
 pub mod frame;
+pub mod journal;
 pub mod live;
 pub mod node;
 pub mod pack;
@@ -27,4 +28,13 @@ impl Malformed {
     pub const fn new(what: &'static str, why: &'static str) -> Self {
         Malformed { what, why }
     }
+}
+
+/// A block's hash under a store's key.
+#[must_use]
+pub fn block_hash(key: &[u8; 32], block: &types::Block) -> types::BlockHash {
+    let hash = blake3::keyed_hash(key, block);
+    let mut prefix = [0; 16];
+    prefix.copy_from_slice(&hash.as_bytes()[..16]);
+    types::BlockHash(prefix)
 }
