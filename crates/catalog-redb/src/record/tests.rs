@@ -1,0 +1,1 @@
+//! What records look like, and what hostile ones do.
