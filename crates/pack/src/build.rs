@@ -1,0 +1,144 @@
+//! Packs in the making.
+
+use format::{
+    Node, frame,
+    frame::{FRAME_BLOCKS, FRAME_SIZE},
+    pack::{FrameKind, NewFrame, NewPack, PACK_BLOCKS},
+};
+use rayon::prelude::*;
+use std::sync::Arc;
+use types::{BLOCK_SIZE, Block, BlockHash, Codec, PackId, Pointer, StoreId};
+
+/// No hash.
+pub(crate) const UNHASHED: BlockHash = BlockHash([0; 16]);
+
+/// Fewer frames than this are compressed where we are: handing over costs more.
+const FRAMES_INLINE_MAX: usize = 4;
+
+/// A pack that blocks and nodes are still added to.
+pub(crate) struct Open {
+    pub(crate) pack: PackId,
+    entries: Vec<Entry>,
+}
+
+enum Entry {
+    Block(Arc<Block>, BlockHash),
+    Node(NewFrame),
+}
+
+/// A pack ready to be put.
+pub(crate) struct Built {
+    pub(crate) pack: PackId,
+    pub(crate) object: Vec<u8>,
+    /// Of its blocks, in order; zero for none.
+    pub(crate) hashes: Vec<BlockHash>,
+}
+
+impl Open {
+    pub(crate) fn new(pack: PackId) -> Self {
+        Open {
+            pack,
+            entries: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() >= PACK_BLOCKS
+    }
+
+    pub(crate) fn block(&mut self, block: &Arc<Block>, hash: BlockHash) -> Pointer {
+        self.push(Entry::Block(Arc::clone(block), hash))
+    }
+
+    pub(crate) fn node(&mut self, node: &Node) -> Pointer {
+        let (codec, stored) = node.encode();
+        self.push(Entry::Node(NewFrame {
+            kind: FrameKind::Node,
+            blocks: 1,
+            codec,
+            stored,
+        }))
+    }
+
+    fn push(&mut self, entry: Entry) -> Pointer {
+        assert!(!self.is_full(), "a full pack takes no more");
+        let pointer = Pointer::new(self.pack, self.entries.len() as u16);
+        self.entries.push(entry);
+        pointer
+    }
+
+    /// The pointers of its nodes.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = Pointer> + '_ {
+        let nodes = self.entries.iter().enumerate();
+        nodes.filter_map(|(i, entry)| {
+            matches!(entry, Entry::Node(_)).then(|| Pointer::new(self.pack, i as u16))
+        })
+    }
+
+    /// Cuts into frames and compresses them, on all cores.
+    pub(crate) fn build(&self, store: StoreId, codec: Codec) -> Built {
+        let runs = self.runs();
+        let frames: Vec<NewFrame> = if runs.len() <= FRAMES_INLINE_MAX {
+            runs.iter().map(|run| compress(run, codec)).collect()
+        } else {
+            let runs = runs.par_iter().with_min_len(FRAMES_INLINE_MAX);
+            runs.map(|run| compress(run, codec)).collect()
+        };
+        let hash_of = |entry: &Entry| match entry {
+            Entry::Block(_, hash) => *hash,
+            Entry::Node(_) => UNHASHED,
+        };
+        let hashes: Vec<BlockHash> = self.entries.iter().map(hash_of).collect();
+        let hashed = hashes.iter().any(|hash| *hash != UNHASHED);
+        let object = NewPack {
+            pack: self.pack,
+            store,
+            revision: 0,
+            hashes: if hashed { &hashes } else { &[] },
+            live: None,
+        }
+        .assemble(&frames);
+        Built {
+            pack: self.pack,
+            object,
+            hashes,
+        }
+    }
+
+    /// Blocks of a frame each, or a single node.
+    fn runs(&self) -> Vec<&[Entry]> {
+        let is_block = |entry: &Entry| matches!(entry, Entry::Block(..));
+        self.entries
+            .chunk_by(|a, b| is_block(a) && is_block(b))
+            .flat_map(|run| run.chunks(FRAME_BLOCKS))
+            .collect()
+    }
+}
+
+fn compress(run: &[Entry], codec: Codec) -> NewFrame {
+    if let [Entry::Node(frame)] = run {
+        return frame.clone();
+    }
+    let mut plain = [0; FRAME_SIZE];
+    for (entry, place) in run.iter().zip(plain.as_chunks_mut::<BLOCK_SIZE>().0) {
+        if let Entry::Block(block, _) = entry {
+            *place = **block;
+        }
+    }
+    let (codec, stored) = frame::compress(codec, &plain[..run.len() * BLOCK_SIZE]);
+    NewFrame {
+        kind: FrameKind::Data,
+        blocks: run.len() as u8,
+        codec,
+        stored,
+    }
+}
+
+/// The blocks of a frame that is decompressed, those that are not in `live` zeroed.
+pub(crate) fn without_dead(plain: &mut [u8], live: impl Fn(usize) -> bool) {
+    for (i, block) in plain.as_chunks_mut::<BLOCK_SIZE>().0.iter_mut().enumerate() {
+        if !live(i) {
+            block.fill(0);
+        }
+    }
+}

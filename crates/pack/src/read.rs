@@ -1,0 +1,221 @@
+//! Reading blocks and nodes.
+
+use crate::{Error, ErrorKind, PackStore};
+use format::{
+    Node, frame,
+    pack::{FrameEntry, FrameKind, PackHeader},
+};
+use std::{cell::RefCell, sync::Arc};
+use types::{BLOCK_SIZE, Block, Pointer};
+
+/// How often a pack is looked at again if it was rewritten while it was read.
+const ATTEMPTS: usize = 3;
+const READING: &str = "reading";
+
+thread_local! {
+    static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+impl PackStore {
+    /// A block. What does not come from the cache is verified.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`]: it is not what was written, is missing, or was given up.
+    pub fn read(&self, p: Pointer) -> Result<Arc<Block>, Error> {
+        let block = self.read_block(p, true)?;
+        block.ok_or_else(|| Error::new(ErrorKind::Io, READING).at(p))
+    }
+
+    /// As [`read`](Self::read), or `None` if that would wait for storage.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn try_read(&self, p: Pointer) -> Result<Option<Arc<Block>>, Error> {
+        self.read_block(p, false)
+    }
+
+    /// A block if it is in the cache.
+    #[must_use]
+    pub fn cached(&self, p: Pointer) -> Option<Arc<Block>> {
+        self.blocks.get(&p)
+    }
+
+    /// Keeps a block in the cache for its pointer.
+    pub fn cache_block(&self, p: Pointer, block: Arc<Block>) {
+        self.blocks.insert(p, block);
+    }
+
+    /// A node.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn node(&self, p: Pointer) -> Result<Arc<Node>, Error> {
+        let node = self.read_node(p, true, true)?;
+        node.ok_or_else(|| Error::new(ErrorKind::Io, READING).at(p))
+    }
+
+    /// As [`node`](Self::node), or `None` if that would wait for storage.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn try_node(&self, p: Pointer) -> Result<Option<Arc<Node>>, Error> {
+        self.read_node(p, false, true)
+    }
+
+    /// As [`node`](Self::node), leaving the cache as it is: for walks over everything.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn node_uncached(&self, p: Pointer) -> Result<Arc<Node>, Error> {
+        let node = self.read_node(p, true, false)?;
+        node.ok_or_else(|| Error::new(ErrorKind::Io, READING).at(p))
+    }
+
+    fn read_block(&self, p: Pointer, wait: bool) -> Result<Option<Arc<Block>>, Error> {
+        if let Some(block) = self.blocks.get(&p) {
+            return Ok(Some(block));
+        }
+        self.with_frame(p, FrameKind::Data, wait, |header, entry, stored, plain| {
+            plain.resize(entry.plain_len(), 0);
+            frame::decompress(entry.codec, stored, plain)?;
+            let mut wanted = None;
+            let (blocks, _) = plain.as_chunks::<BLOCK_SIZE>();
+            for (ordinal, bytes) in entry.ordinals().zip(blocks) {
+                if header.live.bits.get(ordinal) {
+                    let block = arc_block(bytes);
+                    let at = Pointer::new(p.pack(), ordinal);
+                    if at == p {
+                        wanted = Some(Arc::clone(&block));
+                    }
+                    self.blocks.insert(at, block);
+                }
+            }
+            wanted.ok_or(format::Malformed::new("frame", "the block is not in it"))
+        })
+    }
+
+    fn read_node(&self, p: Pointer, wait: bool, keep: bool) -> Result<Option<Arc<Node>>, Error> {
+        let cached = if keep {
+            self.nodes.get(&p)
+        } else {
+            self.nodes.peek(&p)
+        };
+        if let Some(node) = cached.or_else(|| self.unput.read().get(&p).cloned()) {
+            return Ok(Some(node));
+        }
+        let read = self.with_frame(p, FrameKind::Node, wait, |_, entry, stored, _| {
+            Node::decode(entry.codec, stored).map(Arc::new)
+        })?;
+        if let (true, Some(node)) = (keep, &read) {
+            self.nodes.insert(p, Arc::clone(node));
+        }
+        Ok(read)
+    }
+
+    /// Calls `f` with the verified frame of a block. If it cannot be had as the cached header says, the pack
+    /// may have been rewritten since: then the header is read again.
+    fn with_frame<T>(
+        &self,
+        p: Pointer,
+        kind: FrameKind,
+        wait: bool,
+        f: impl Fn(&PackHeader, &FrameEntry, &[u8], &mut Vec<u8>) -> Result<T, format::Malformed>,
+    ) -> Result<Option<T>, Error> {
+        let mut attempt = 1;
+        loop {
+            let Some(header) = self
+                .header(p.pack(), wait)
+                .map_err(Error::missing_is_damage)?
+            else {
+                return Ok(None);
+            };
+            let result = BUFFERS.with_borrow_mut(|(stored, plain)| {
+                let entry = locate(&header, p, kind)?;
+                if !self.stored(&header, p, wait, stored)? {
+                    return Ok(None);
+                }
+                f(&header, entry, stored, plain)
+                    .map(Some)
+                    .map_err(|why| Error::damaged(READING, "not a sound frame").with_source(why))
+            });
+            match result {
+                Err(error) if attempt < ATTEMPTS && self.was_stale(&header, wait)? => {
+                    tracing::debug!(%error, "read again with a newer header");
+                    attempt += 1;
+                }
+                other => return other.map_err(|error| error.missing_is_damage().at(p)),
+            }
+        }
+    }
+
+    /// Reads the frame of a block as stored, and checks it.
+    fn stored(
+        &self,
+        header: &PackHeader,
+        p: Pointer,
+        wait: bool,
+        stored: &mut Vec<u8>,
+    ) -> Result<bool, Error> {
+        let Some((number, entry)) = header.frame_of(p.ordinal()) else {
+            return Err(Error::damaged(READING, "there is no such block"));
+        };
+        stored.resize(entry.stored_len as usize, 0);
+        if !self.fetch(p.pack(), u64::from(entry.offset), stored, wait)? {
+            return Ok(false);
+        }
+        check(header, number, entry, stored).map(|()| true)
+    }
+
+    /// Whether a header is not that of the pack any more. If so it is not in the cache any more.
+    fn was_stale(&self, header: &PackHeader, wait: bool) -> Result<bool, Error> {
+        let fresh = match self.load_header(header.pack, wait) {
+            Ok(Some(fresh)) => fresh,
+            Ok(None) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        self.headers.remove(&header.pack);
+        Ok(fresh != *header)
+    }
+}
+
+/// The frame of a live block.
+pub(crate) fn locate(
+    header: &PackHeader,
+    p: Pointer,
+    kind: FrameKind,
+) -> Result<&FrameEntry, Error> {
+    let Some((_, entry)) = header.frame_of(p.ordinal()) else {
+        return Err(Error::damaged(READING, "there is no such block"));
+    };
+    if !header.live.bits.get(p.ordinal()) || entry.stored_len == 0 {
+        return Err(Error::damaged(READING, "it was given up"));
+    }
+    if entry.kind != kind {
+        return Err(Error::damaged(
+            READING,
+            "a node where a block should be, or the reverse",
+        ));
+    }
+    Ok(entry)
+}
+
+/// Whether a frame is what was written there.
+pub(crate) fn check(
+    header: &PackHeader,
+    number: u32,
+    entry: &FrameEntry,
+    stored: &[u8],
+) -> Result<(), Error> {
+    if frame::checksum(header.pack, number, stored) == entry.crc {
+        Ok(())
+    } else {
+        Err(Error::damaged(READING, "wrong checksum of its frame"))
+    }
+}
+
+/// One allocation, one copy.
+pub(crate) fn arc_block(bytes: &Block) -> Arc<Block> {
+    let block: Arc<[u8]> = Arc::from(&bytes[..]);
+    block.try_into().expect("a block has the length of a block")
+}

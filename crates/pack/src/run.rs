@@ -1,0 +1,139 @@
+//! Reading many blocks at once.
+
+use crate::{
+    Error, PackStore,
+    read::{arc_block, check, locate},
+};
+use format::{
+    frame,
+    pack::{FrameKind, PackHeader},
+};
+use std::sync::Arc;
+use types::{BLOCK_SIZE, Pointer};
+
+/// Runs longer than this leave the block cache as it is: who reads so much at once rarely comes back,
+/// and what comes back is in the page cache.
+const CACHED_RUN_MAX: usize = 64;
+/// One read of the brick is at most this, and skips at most this much that is not wanted.
+const READ_MAX: u64 = 1 << 20;
+const GAP_MAX: u64 = 64 << 10;
+
+/// A block to be read: its pointer, and its place in the output.
+type Wanted = (Pointer, usize);
+
+impl PackStore {
+    /// Reads the blocks of `pointers` into `out`; holes are zeroes.
+    ///
+    /// # Behavior
+    /// Frames are decompressed once, and neighbouring frames of a pack read at once.
+    ///
+    /// # Panics
+    /// If `out` is not 4096 bytes for each pointer.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_run(&self, pointers: &[Pointer], out: &mut [u8]) -> Result<(), Error> {
+        assert_eq!(
+            out.len(),
+            pointers.len() * BLOCK_SIZE,
+            "a block for each pointer"
+        );
+        let mut wanted: Vec<Wanted> = Vec::new();
+        let (blocks, _) = out.as_chunks_mut::<BLOCK_SIZE>();
+        for (i, (&p, block)) in pointers.iter().zip(blocks).enumerate() {
+            if p.is_hole() {
+                block.fill(0);
+            } else if let Some(cached) = self.blocks.get(&p) {
+                *block = *cached;
+            } else {
+                wanted.push((p, i));
+            }
+        }
+        wanted.sort_unstable();
+        let keep = pointers.len() <= CACHED_RUN_MAX;
+        for of_pack in wanted.chunk_by(|a, b| a.0.pack() == b.0.pack()) {
+            self.read_from_pack(of_pack, out, keep)?;
+        }
+        Ok(())
+    }
+
+    fn read_from_pack(&self, wanted: &[Wanted], out: &mut [u8], keep: bool) -> Result<(), Error> {
+        let pack = wanted[0].0.pack();
+        let header = self.header(pack, true).map_err(Error::missing_is_damage)?;
+        let spans = header.as_deref().and_then(|header| spans(header, wanted));
+        for span in spans.unwrap_or_else(|| vec![wanted]) {
+            let done = header
+                .as_deref()
+                .is_some_and(|header| self.read_span(header, span, out, keep).is_ok());
+            if done {
+                continue;
+            }
+            // One by one: tells which one is damaged, and copes with packs rewritten meanwhile.
+            for &(p, i) in span {
+                let block = self.read(p)?;
+                out[i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE].copy_from_slice(&block[..]);
+            }
+        }
+        Ok(())
+    }
+
+    /// One read of the brick.
+    fn read_span(
+        &self,
+        header: &PackHeader,
+        span: &[Wanted],
+        out: &mut [u8],
+        keep: bool,
+    ) -> Result<(), Error> {
+        let range = range_of(header, span).ok_or(Error::damaged("reading", "no such block"))?;
+        let mut stored = vec![0; (range.end - range.start) as usize];
+        self.fetch(header.pack, range.start, &mut stored, true)?;
+        let mut plain = Vec::new();
+        let frame_of = |wanted: &Wanted| header.frame_of(wanted.0.ordinal()).map(|(n, _)| n);
+        for of_frame in span.chunk_by(|a, b| frame_of(a) == frame_of(b)) {
+            let entry = locate(header, of_frame[0].0, FrameKind::Data)?;
+            let number = frame_of(&of_frame[0]).unwrap_or_default();
+            let at = (entry.range().start - range.start) as usize;
+            let bytes = &stored[at..at + entry.stored_len as usize];
+            check(header, number, entry, bytes)?;
+            plain.resize(entry.plain_len(), 0);
+            frame::decompress(entry.codec, bytes, &mut plain)
+                .map_err(|why| Error::damaged("reading", "not a sound frame").with_source(why))?;
+            let (blocks, _) = plain.as_chunks::<BLOCK_SIZE>();
+            for &(p, i) in of_frame {
+                locate(header, p, FrameKind::Data)?;
+                let block = &blocks[usize::from(p.ordinal() - entry.first)];
+                out[i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE].copy_from_slice(block);
+                if keep {
+                    self.blocks.insert(p, Arc::clone(&arc_block(block)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From the first frame to the last.
+fn range_of(header: &PackHeader, span: &[Wanted]) -> Option<std::ops::Range<u64>> {
+    let (_, first) = header.frame_of(span.first()?.0.ordinal())?;
+    let (_, last) = header.frame_of(span.last()?.0.ordinal())?;
+    Some(first.range().start..last.range().end)
+}
+
+/// Cuts into parts that one read each is good for. `None` if a block does not exist.
+fn spans<'a>(header: &PackHeader, wanted: &'a [Wanted]) -> Option<Vec<&'a [Wanted]>> {
+    let mut spans = Vec::new();
+    let mut begin = 0;
+    let mut last = range_of(header, &wanted[..1])?;
+    let mut start = last.start;
+    for i in 1..wanted.len() {
+        let range = range_of(header, &wanted[i..=i])?;
+        if range.start > last.end + GAP_MAX || range.end > start + READ_MAX {
+            spans.push(&wanted[begin..i]);
+            (begin, start) = (i, range.start);
+        }
+        last = range;
+    }
+    spans.push(&wanted[begin..]);
+    Some(spans)
+}

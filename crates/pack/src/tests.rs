@@ -1,0 +1,1 @@
+//! The pack store as a whole.
