@@ -1,0 +1,68 @@
+//! What is mapped, as runs.
+
+use crate::{
+    Error, NodeSource,
+    scan::{Flow, Piece, scan},
+    slot_of,
+};
+use std::ops::Range;
+use types::Root;
+
+/// Leaves that one call of [`extents`] reads at most: 2 GiB of mapped blocks.
+pub const EXTENT_LEAVES_MAX: usize = 1024;
+
+/// Runs of data (`true`) and holes, their lengths in blocks, from exactly `range.start`, neighbours of
+/// different kinds, at most `max` of them. Subtrees that are empty cost nothing.
+///
+/// # Behavior
+/// Together they end before the range does only if `max` is reached or [`EXTENT_LEAVES_MAX`] leaves were
+/// read; they hold at least one block unless the range is empty or `max` is 0. The last run may go on behind
+/// its end in the second case only.
+///
+/// # Errors
+/// If the root cannot be one or a node cannot be read.
+pub fn extents<S: NodeSource + ?Sized>(
+    source: &S,
+    root: Root,
+    range: Range<u64>,
+    max: usize,
+) -> Result<Vec<(u64, bool)>, Error<S::Error>> {
+    let mut runs = Runs {
+        runs: Vec::new(),
+        max,
+    };
+    let mut leaves = 0;
+    if max == 0 || range.is_empty() {
+        return Ok(runs.runs);
+    }
+    let _ = scan(source, root, range, &mut |piece| match piece {
+        Piece::Hole(range) => runs.push(range.end - range.start, false),
+        Piece::Leaf(mut range, leaf) => {
+            leaves += 1;
+            range.try_for_each(|block| runs.push(1, !leaf.get(slot_of(1, block)).is_hole()))?;
+            if leaves == EXTENT_LEAVES_MAX {
+                return Flow::Break(());
+            }
+            Flow::Continue(())
+        }
+    })?;
+    Ok(runs.runs)
+}
+
+struct Runs {
+    runs: Vec<(u64, bool)>,
+    max: usize,
+}
+
+impl Runs {
+    /// Adds blocks; breaks if they would need a run too many.
+    fn push(&mut self, blocks: u64, data: bool) -> Flow {
+        let full = self.runs.len() == self.max;
+        match self.runs.last_mut() {
+            Some((len, kind)) if *kind == data => *len += blocks,
+            _ if full => return Flow::Break(()),
+            _ => self.runs.push((blocks, data)),
+        }
+        Flow::Continue(())
+    }
+}

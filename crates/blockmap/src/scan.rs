@@ -1,0 +1,114 @@
+//! Going through a range in order, empty subtrees in one step.
+
+use crate::{Error, Node, NodeSource, checked, child_range, fetch, overlap, slot_of, span};
+use std::{
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
+use types::{BlockIndex, Pointer, Root};
+
+/// What a scan comes across; the ranges follow each other without gaps.
+pub(crate) enum Piece {
+    /// Nothing is mapped here.
+    Hole(Range<u64>),
+    /// Blocks of one leaf.
+    Leaf(Range<u64>, Arc<Node>),
+}
+
+impl Piece {
+    /// Its mapped blocks in order.
+    fn mapped(&self) -> impl Iterator<Item = (BlockIndex, Pointer)> + '_ {
+        let (range, leaf) = match self {
+            Piece::Hole(_) => (0..0, None),
+            Piece::Leaf(range, leaf) => (range.clone(), Some(leaf)),
+        };
+        let pointer = move |block| leaf.map_or(Pointer::HOLE, |leaf| leaf.get(slot_of(1, block)));
+        range
+            .map(move |block| (BlockIndex(block), pointer(block)))
+            .filter(|(_, pointer)| !pointer.is_hole())
+    }
+}
+
+pub(crate) type Flow = ControlFlow<()>;
+
+/// Hands the pieces of `range` to `f`, in order, until it breaks.
+pub(crate) fn scan<S: NodeSource + ?Sized>(
+    source: &S,
+    root: Root,
+    range: Range<u64>,
+    f: &mut dyn FnMut(Piece) -> Flow,
+) -> Result<Flow, Error<S::Error>> {
+    let root = checked(root)?;
+    let reach = if root.is_empty() {
+        0
+    } else {
+        span(root.height)
+    };
+    let inside = overlap(&range, &(0..reach));
+    if !inside.is_empty() && scan_node(source, root.pointer, root.height, 0, &inside, f)?.is_break()
+    {
+        return Ok(Flow::Break(()));
+    }
+    let beyond = range.start.max(reach)..range.end;
+    if beyond.is_empty() {
+        Ok(Flow::Continue(()))
+    } else {
+        Ok(f(Piece::Hole(beyond)))
+    }
+}
+
+/// The part of `range`, not empty, below a node of `level` that begins at `base`.
+pub(crate) fn scan_node<S: NodeSource + ?Sized>(
+    source: &S,
+    pointer: Pointer,
+    level: u8,
+    base: u64,
+    range: &Range<u64>,
+    f: &mut dyn FnMut(Piece) -> Flow,
+) -> Result<Flow, Error<S::Error>> {
+    if pointer.is_hole() {
+        return Ok(f(Piece::Hole(range.clone())));
+    }
+    let node = fetch(source, pointer)?;
+    if level == 1 {
+        return Ok(f(Piece::Leaf(range.clone(), node)));
+    }
+    for slot in slot_of(level, range.start)..=slot_of(level, range.end - 1) {
+        let child = child_range(level, base, slot);
+        let part = overlap(range, &child);
+        if scan_node(source, node.get(slot), level - 1, child.start, &part, f)?.is_break() {
+            return Ok(Flow::Break(()));
+        }
+    }
+    Ok(Flow::Continue(()))
+}
+
+/// Hands every mapped block of `range` to `f`, in order, until it breaks: for exports.
+///
+/// # Errors
+/// If the root cannot be one or a node cannot be read.
+pub fn for_each_mapped<S: NodeSource + ?Sized>(
+    source: &S,
+    root: Root,
+    range: Range<u64>,
+    f: &mut dyn FnMut(BlockIndex, Pointer) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, Error<S::Error>> {
+    scan(source, root, range, &mut |piece| {
+        let mut mapped = piece.mapped();
+        mapped.try_for_each(|(block, pointer)| f(block, pointer))
+    })
+}
+
+/// How many blocks are mapped below a node of `level`, or a hole.
+pub(crate) fn mapped_below<S: NodeSource + ?Sized>(
+    source: &S,
+    pointer: Pointer,
+    level: u8,
+) -> Result<u64, Error<S::Error>> {
+    let mut count = 0;
+    let _ = scan_node(source, pointer, level, 0, &(0..span(level)), &mut |piece| {
+        count += piece.mapped().count() as u64;
+        Flow::Continue(())
+    })?;
+    Ok(count)
+}
