@@ -5,11 +5,13 @@
 
 mod buffer;
 mod real;
+mod scope;
 
 pub use buffer::AlignedBuf;
 pub use real::{RealClock, RealFiles, RealRandom, spawn};
+pub use scope::{Scope, scope};
 
-use std::{fmt, io, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, ops::Range, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 /// Offsets, lengths and buffers of files opened with [`OpenOptions::direct`] are multiples of this.
 pub const DIRECT_ALIGNMENT: usize = 4096;
@@ -82,6 +84,27 @@ pub trait File: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Gives storage back: `[offset, offset + len)` reads as zeroes. The length of the file stays.
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// The first bytes that may be other than zero, at or after `offset`; none if only a hole follows.
+    ///
+    /// # Behavior
+    /// Who knows nothing of holes says that everything is data, as this body does.
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        Ok((offset < len).then_some(offset..len))
+    }
+}
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A block device.
+    BlockDevice,
+    /// A pipe, a socket, a character device.
+    Other,
 }
 
 /// Space of a file system, in bytes.
@@ -109,7 +132,8 @@ pub trait Lock: Send + Sync {}
 
 /// Files and directories. Paths are absolute.
 pub trait Files: Send + Sync {
-    /// Opens a file.
+    /// Opens a file. A block device is opened for writing only while nobody else has claimed it, as a
+    /// mounted file system does.
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>>;
     /// Renames a file over another; atomic; durable after [`sync_dir`](Self::sync_dir) of the directory.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -121,6 +145,14 @@ pub trait Files: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
     /// Whether something is there.
     fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// What is at `path`, or at the end of its symbolic links. Opening a pipe could wait for ever: look first.
+    ///
+    /// # Behavior
+    /// Where there are no devices, what can be opened is a regular file, as this body says.
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        self.open(path, OpenOptions::default())
+            .map(|_| FileKind::Regular)
+    }
     /// Makes names that were created, renamed and removed in `path` durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The file system that `path` is on.

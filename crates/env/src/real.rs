@@ -6,13 +6,17 @@
     reason = "this is the door that the lint points to"
 )]
 
-use crate::{Clock, File, Files, Lock, LockError, OpenOptions, Random, Space};
-use rustix::fs::{FallocateFlags, FlockOperation};
+use crate::{Clock, File, FileKind, Files, Lock, LockError, OpenOptions, Random, Space};
+use rustix::{
+    fs::{FallocateFlags, FlockOperation, SeekFrom},
+    io::Errno,
+};
 use std::{
     fs, io,
     io::{Read, Seek, Write},
+    ops::Range,
     os::fd::AsRawFd,
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
@@ -88,13 +92,17 @@ pub struct RealFiles;
 
 impl Files for RealFiles {
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
+        let claim = options.write
+            && !options.create_new
+            && matches!(self.kind(path), Ok(FileKind::BlockDevice));
         let open = |direct: bool| {
+            let direct = if direct { libc::O_DIRECT } else { 0 };
             fs::OpenOptions::new()
                 .read(true)
                 .write(options.write)
                 .create_new(options.create_new)
                 .mode(0o600)
-                .custom_flags(if direct { libc::O_DIRECT } else { 0 })
+                .custom_flags(direct | if claim { libc::O_EXCL } else { 0 })
                 .open(path)
         };
         let file = match open(options.direct) {
@@ -133,6 +141,19 @@ impl Files for RealFiles {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        let kind = fs::metadata(path)?.file_type();
+        Ok(if kind.is_file() {
+            FileKind::Regular
+        } else if kind.is_dir() {
+            FileKind::Directory
+        } else if kind.is_block_device() {
+            FileKind::BlockDevice
+        } else {
+            FileKind::Other
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -240,6 +261,25 @@ impl File for RealFile {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(rustix::fs::fallocate(&self.0, flags, offset, len)?)
     }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        let start = match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            // Block devices and some file systems know no holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => offset,
+            Err(e) => return Err(e.into()),
+        };
+        let end = match rustix::fs::seek(&self.0, SeekFrom::Hole(start)) {
+            Ok(end) => end,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => len,
+            // It was cut since.
+            Err(Errno::NXIO) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        Ok((start < end).then_some(start..end))
+    }
 }
 
 #[cfg(test)]
@@ -273,6 +313,39 @@ mod tests {
         assert!(env.files.open(&path, options).is_err());
         let past_the_end = file.read_at(1 << 16, &mut back).unwrap_err();
         assert_eq!(past_the_end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_file_says_where_its_data_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let options = OpenOptions {
+            write: true,
+            create_new: true,
+            direct: false,
+        };
+        let file = RealFiles.open(&path, options).unwrap();
+        assert_eq!(file.next_data(0).unwrap(), None);
+        file.set_len(4 << 20).unwrap();
+        file.write_at(1 << 20, &[7; 1 << 16]).unwrap();
+        let data = (1 << 20)..(1 << 20) + (1 << 16);
+        // A file system that knows no holes says that all is data.
+        let found = file.next_data(0).unwrap().unwrap();
+        assert!(found.start <= data.start && found.end >= data.end);
+        assert_eq!(file.next_data(4 << 20).unwrap(), None);
+        assert_eq!(file.next_data(1 << 40).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_at_a_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert!(RealFiles.kind(&path).is_err());
+        fs::write(&path, "x").unwrap();
+        assert_eq!(RealFiles.kind(&path).unwrap(), FileKind::Regular);
+        assert_eq!(RealFiles.kind(dir.path()).unwrap(), FileKind::Directory);
+        let null = RealFiles.kind(Path::new("/dev/null")).unwrap();
+        assert_eq!(null, FileKind::Other);
     }
 
     #[test]
