@@ -69,10 +69,10 @@ impl Open {
 
     /// The pointers of its nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = Pointer> + '_ {
-        let nodes = self.entries.iter().enumerate();
-        nodes.filter_map(|(i, entry)| {
-            matches!(entry, Entry::Node(_)).then(|| Pointer::new(self.pack, i as u16))
-        })
+        let nodes = (0_u16..).zip(&self.entries);
+        nodes
+            .filter(|(_, entry)| matches!(entry, Entry::Node(_)))
+            .map(|(ordinal, _)| Pointer::new(self.pack, ordinal))
     }
 
     /// Cuts into frames and compresses them, on all cores.
