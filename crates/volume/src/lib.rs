@@ -1,1 +1,53 @@
-//! Volumes: generations, write and read paths, destaging, snapshots.
+//! Volumes: where writes wait in memory, become durable, and turn into packs.
+//!
+//! ```text
+//!  write ─▶ head generation ──freeze──▶ frozen generations ──destage──▶ packs, block map, catalog
+//!               │  flush                     │  flush                      (the root moves)
+//!               └──────────▶ journal ◀───────┘
+//!  read  ─▶ head ─▶ frozen, newest first ─▶ block map of the root ─▶ packs
+//! ```
+//!
+//! A [`Store`] owns a directory and everything in it. A volume that is in use is a `Volume` behind the
+//! [`BlockDevice`](block::BlockDevice) that [`Store::device`] hands out; the others are records of the
+//! catalog and cost nothing.
+//!
+//! **Invariant:** a root moves in the catalog only under the volume's `record` lock, after what it
+//! refers to is durable, and together with the number of the generation that it holds. So the journal's
+//! records of that generation and of those before are old from the same moment on.
+//!
+//! **Invariant:** the order in which locks are taken is `roots`, `manage`, `destage`, `record`, `state`.
+
+mod budget;
+mod config;
+mod create;
+mod destage;
+mod device;
+mod error;
+mod flush;
+mod gate;
+mod ingest;
+mod layer;
+mod manage;
+mod manifest;
+mod nodes;
+mod open;
+mod ranges;
+mod read;
+mod recover;
+mod snapshot;
+mod store;
+mod trash;
+mod volume;
+mod work;
+mod write;
+
+pub use budget::{Pressure, SpaceLevel};
+pub use catalog::{Properties, Settings, SnapshotRecord, VolumeRecord};
+pub use config::{Background, Config};
+pub use create::{Create, Source, Update};
+pub use error::{Error, ErrorKind};
+pub use ingest::Ingest;
+pub use manifest::{FORMAT_VERSION, Manifest};
+pub use open::InitOptions;
+pub use store::{OwnedRoot, Store, StoreStats};
+pub use volume::VolumeStats;

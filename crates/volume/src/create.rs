@@ -1,0 +1,199 @@
+//! Making volumes, empty and as clones, and changing them.
+
+use crate::{
+    error::{Error, ErrorKind},
+    store::Store,
+    volume::Rooted,
+};
+use catalog::{Change, IdKind, Properties, VolumeRecord};
+use types::{
+    Codec, Generation, Name, Root, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
+    VolumeRef, size::format_size,
+};
+
+/// A volume to be.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// Its name.
+    pub name: Name,
+    /// What it begins as.
+    pub source: Source,
+    /// Default: the origin's, or the store's.
+    pub dedup: Option<bool>,
+    /// Default: the origin's, or the store's.
+    pub codec: Option<Codec>,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// What a volume begins as.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// That many bytes of nothing.
+    Empty(u64),
+    /// A snapshot, or a volume as it is now; grown to so many bytes.
+    Clone(VolumeRef, Option<u64>),
+}
+
+/// Changes to a volume; what is absent stays.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// A new name.
+    pub name: Option<Name>,
+    /// A new size, bytes.
+    pub size: Option<u64>,
+    /// Whether the size may shrink.
+    pub allow_data_loss: bool,
+    /// Deduplicate what is written from now on.
+    pub dedup: Option<bool>,
+    /// Compress what is written from now on so.
+    pub codec: Option<Codec>,
+    /// Refuse writes.
+    pub read_only: Option<bool>,
+}
+
+/// Checks a volume's size, bytes.
+pub(crate) fn check_size(size: u64) -> Result<(), Error> {
+    let wrong = |why: String| Err(Error::new(ErrorKind::Invalid, why));
+    if !(VOLUME_SIZE_MIN..=VOLUME_SIZE_MAX).contains(&size) {
+        return wrong(format!(
+            "a volume has {} to {}, not {}",
+            format_size(VOLUME_SIZE_MIN),
+            format_size(VOLUME_SIZE_MAX),
+            format_size(size)
+        ));
+    }
+    if !size.is_multiple_of(SECTOR_SIZE) {
+        return wrong(format!(
+            "a volume's size is a multiple of {SECTOR_SIZE} bytes, {size} is not"
+        ));
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Makes a volume: O(1) in its size, and in its origin's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if the name is taken, [`ErrorKind::NotFound`] if the origin is not there,
+    /// [`ErrorKind::Invalid`] for an impossible size.
+    pub fn create_volume(&self, create: &Create) -> Result<VolumeRecord, Error> {
+        self.check_free(&create.name)?;
+        let _roots = self.shared.roots.read();
+        let (rooted, size, origin, base) = match &create.source {
+            Source::Empty(size) => {
+                let empty = Rooted {
+                    root: Root::EMPTY,
+                    mapped_blocks: 0,
+                };
+                (empty, *size, None, self.shared.catalog.settings()?.defaults)
+            }
+            Source::Clone(from, size) => {
+                let properties = self.shared.find(&from.volume)?.properties;
+                let (rooted, origin_size) = self.shared.rooted(from)?;
+                let size = size.unwrap_or(origin_size);
+                if size < origin_size {
+                    let message = "a clone cannot be smaller than its origin; resize it afterwards";
+                    return Err(Error::new(ErrorKind::Invalid, message));
+                }
+                (rooted, size, Some(from.to_string()), properties)
+            }
+        };
+        let properties = Properties {
+            dedup: create.dedup.unwrap_or(base.dedup),
+            codec: create.codec.unwrap_or(base.codec),
+            read_only: create.read_only,
+        };
+        self.insert(create.name.clone(), size, properties, rooted, origin)
+    }
+
+    /// Refuses a name that a volume has.
+    pub(crate) fn check_free(&self, name: &Name) -> Result<(), Error> {
+        if self.shared.catalog.find(name)?.is_some() {
+            let message = format!("the volume '{name}' exists already; choose another name");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        Ok(())
+    }
+
+    /// Puts a new volume into the catalog. The caller holds `roots`.
+    pub(crate) fn insert(
+        &self,
+        name: Name,
+        size: u64,
+        properties: Properties,
+        rooted: Rooted,
+        origin: Option<String>,
+    ) -> Result<VolumeRecord, Error> {
+        check_size(size)?;
+        let mut record = VolumeRecord {
+            id: VolumeId(self.shared.catalog.reserve(IdKind::Volume, 1)?.start),
+            version: 0,
+            name,
+            epoch: self.shared.epoch,
+            size,
+            root: rooted.root,
+            destaged: Generation(0),
+            mapped_blocks: rooted.mapped_blocks,
+            properties,
+            created_ms: self.shared.now_ms(),
+            origin,
+            trashed: None,
+        };
+        self.shared
+            .catalog
+            .commit(&[Change::PutVolume(record.clone())])
+            .map_err(|e| {
+                if e.kind() == catalog::ErrorKind::Exists {
+                    let message = format!("the volume '{}' exists already", record.name);
+                    return Error::new(ErrorKind::Conflict, message).with_source(e);
+                }
+                e.into()
+            })?;
+        record.version = 1;
+        Ok(record)
+    }
+
+    /// Renames, resizes, changes properties: all or nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] if it would shrink without `allow_data_loss`; else as
+    /// [`create_volume`](Self::create_volume).
+    pub fn update_volume(&self, name: &Name, update: &Update) -> Result<VolumeRecord, Error> {
+        let volume = self.shared.volume(self.shared.find(name)?.id)?;
+        let _managing = volume.manage.lock();
+        let old_size = volume.size();
+        let size = update.size.unwrap_or(old_size);
+        if let Some(new) = update.name.as_ref().filter(|new| *new != name) {
+            self.check_free(new)?;
+        }
+        if size != old_size {
+            check_size(size)?;
+        }
+        if size < old_size {
+            if !update.allow_data_loss {
+                let message = format!(
+                    "shrinking '{name}' from {} to {} would cut data off; add --allow-data-loss if that is meant",
+                    format_size(old_size),
+                    format_size(size)
+                );
+                return Err(Error::new(ErrorKind::Refused, message));
+            }
+            // What is cut off must read as zeroes if the volume grows again.
+            volume.zero(size, old_size - size)?;
+            volume.flush()?;
+        }
+        let mut committed = volume.record.lock();
+        let mut record = committed.record.clone();
+        record.size = size;
+        if let Some(name) = &update.name {
+            record.name = name.clone();
+        }
+        let properties = &mut record.properties;
+        properties.dedup = update.dedup.unwrap_or(properties.dedup);
+        properties.codec = update.codec.unwrap_or(properties.codec);
+        properties.read_only = update.read_only.unwrap_or(properties.read_only);
+        volume.commit_record(&mut committed, record)?;
+        Ok(committed.record.clone())
+    }
+}

@@ -1,0 +1,194 @@
+//! The way of a frozen generation into packs, and the move of the root.
+
+use crate::{
+    error::Error,
+    layer::Layer,
+    nodes::{Nodes, Sink},
+    volume::{Committed, Rooted, Volume, Wanted},
+};
+use catalog::Change;
+use std::{ops::Range, sync::Arc};
+use types::{Block, BlockIndex, Generation, Pointer, is_zero_block};
+
+/// What a destage produced, before anybody was told.
+struct Destaged {
+    rooted: Rooted,
+    /// What was just written is hot: it goes to the cache.
+    hot: Vec<(Pointer, Arc<Block>)>,
+    /// Protects the packs until the root refers to them.
+    written: pack::Written,
+}
+
+impl Volume {
+    /// Destages what is due: the oldest frozen generation, or the head if it is large or old or
+    /// `force` says so. Answers whether there was anything.
+    pub(crate) fn destage_due(self: &Arc<Self>, force: bool) -> Result<bool, Error> {
+        let _destaging = self.destage.lock();
+        {
+            let mut state = self.state.write();
+            if state.frozen.is_empty() {
+                let age = state
+                    .dirty_since
+                    .map(|since| self.shared.env.clock.monotonic() - since);
+                let old = age.is_some_and(|age| age >= self.shared.config.destage_after);
+                if force || old || state.head.cost() >= self.shared.destage_threshold() {
+                    state.freeze();
+                }
+            }
+        }
+        self.destage_oldest()
+    }
+
+    /// Returns when everything up to `generation` is in packs. The caller does the work unless
+    /// somebody is at it.
+    pub(crate) fn settle(self: &Arc<Self>, generation: Generation) -> Result<(), Error> {
+        loop {
+            let _destaging = self.destage.lock();
+            let oldest = self
+                .state
+                .read()
+                .frozen
+                .front()
+                .map(|frozen| frozen.layer.number);
+            if oldest.is_none_or(|oldest| oldest > generation) {
+                return Ok(());
+            }
+            self.destage_oldest()?;
+        }
+    }
+
+    /// Under the `destage` lock. Answers whether there was a frozen generation.
+    fn destage_oldest(self: &Arc<Self>) -> Result<bool, Error> {
+        let Some(layer) = self
+            .state
+            .read()
+            .frozen
+            .front()
+            .map(|f| Arc::clone(&f.layer))
+        else {
+            return Ok(false);
+        };
+        let began = self.shared.env.clock.monotonic();
+        let destaged = self.write_layer(&layer)?;
+        let cost = layer.cost();
+        self.commit_layer(&layer, destaged)?;
+        self.shared.journal.destaged(self.id, layer.number);
+        self.shared.budget.release(cost);
+        self.shared
+            .budget
+            .drained(cost, self.shared.env.clock.monotonic() - began);
+        self.shared.update_space();
+        Ok(true)
+    }
+
+    /// Packs, then the changed nodes of the block map, then a sync of the brick.
+    fn write_layer(&self, layer: &Layer) -> Result<Destaged, Error> {
+        let (properties, from) = {
+            let committed = self.record.lock();
+            let record = &committed.record;
+            (
+                record.properties,
+                Rooted {
+                    root: record.root,
+                    mapped_blocks: record.mapped_blocks,
+                },
+            )
+        };
+        let mut writer = self.shared.packs.writer(properties.codec, properties.dedup);
+        let sorted = layer.sorted();
+        let (zero, stored): (Vec<_>, Vec<_>) = sorted
+            .into_iter()
+            .partition(|(_, block)| is_zero_block(block));
+        let (indexes, blocks): (Vec<u64>, Vec<Arc<Block>>) = stored.into_iter().unzip();
+        let pointers = writer.write_blocks(&blocks)?;
+        let mut writes: Vec<(BlockIndex, Pointer)> = indexes
+            .iter()
+            .zip(&pointers)
+            .map(|(&index, &pointer)| (BlockIndex(index), pointer))
+            .chain(
+                zero.iter()
+                    .map(|&(index, _)| (BlockIndex(index), Pointer::HOLE)),
+            )
+            .collect();
+        writes.sort_unstable_by_key(|&(index, _)| index);
+        let zeroes: Vec<Range<u64>> = layer.zeroes().iter().collect();
+        let nodes = Nodes(&self.shared.packs);
+        let updated =
+            blockmap::update(&nodes, &mut Sink(&mut writer), from.root, &zeroes, &writes)?;
+        let mapped_blocks = from.mapped_blocks + updated.mapped - updated.unmapped;
+        Ok(Destaged {
+            rooted: Rooted {
+                root: updated.root,
+                mapped_blocks,
+            },
+            hot: pointers.into_iter().zip(blocks).collect(),
+            written: writer.finish()?,
+        })
+    }
+
+    /// Moves the root in the catalog, and gives it to whoever wanted exactly this state; then here.
+    fn commit_layer(&self, layer: &Arc<Layer>, destaged: Destaged) -> Result<(), Error> {
+        let mut committed = self.record.lock();
+        let next = {
+            let state = self.state.read();
+            state
+                .frozen
+                .get(1)
+                .map_or(state.head.number, |frozen| frozen.layer.number)
+        };
+        let Rooted {
+            root,
+            mapped_blocks,
+        } = destaged.rooted;
+        let mut record = committed.record.clone();
+        (record.root, record.mapped_blocks, record.destaged) = (root, mapped_blocks, layer.number);
+        let mut changes = vec![Change::PutVolume(record.clone())];
+        changes.extend(snapshot_changes(&committed, next, destaged.rooted));
+        self.shared.catalog.commit(&changes)?;
+        self.set_record(&mut committed, record);
+        let later = committed.wanted.split_off(&next);
+        for wanted in std::mem::replace(&mut committed.wanted, later)
+            .into_values()
+            .flatten()
+        {
+            if let Wanted::Root(cell) = wanted {
+                // Only this place fills it, once.
+                let _ = cell.set(destaged.rooted);
+            }
+        }
+        for (pointer, block) in destaged.hot {
+            self.shared.packs.cache_block(pointer, block);
+        }
+        let old = {
+            let mut state = self.state.write();
+            state.root = root;
+            state.version += 1;
+            state.frozen.pop_front()
+        };
+        drop(committed);
+        drop(destaged.written);
+        // A large map is freed after the locks are.
+        drop(old);
+        Ok(())
+    }
+}
+
+/// The snapshots that want the state below generation `next`, with their root.
+fn snapshot_changes(
+    committed: &Committed,
+    next: Generation,
+    rooted: Rooted,
+) -> impl Iterator<Item = Change> + '_ {
+    committed
+        .wanted
+        .range(..next)
+        .flat_map(|(_, wanted)| wanted)
+        .filter_map(move |wanted| {
+            let Wanted::Snapshot(snapshot) = wanted else {
+                return None;
+            };
+            let mut snapshot = snapshot.clone();
+            (snapshot.root, snapshot.mapped_blocks) = (Some(rooted.root), rooted.mapped_blocks);
+            Some(Change::PutSnapshot(snapshot))
+        })
+}

@@ -1,0 +1,346 @@
+//! Volumes and snapshots as block devices.
+
+use crate::{
+    error::Error,
+    read::pieces,
+    store::{OwnedRoot, RootPin, Shared, Store, blocks},
+    volume::Volume,
+};
+use block::{
+    BlockDevice, DeviceInfo, Durability, Error as BlockError, ErrorKind, Extent, ExtentKind,
+    check_range,
+};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+use types::{BLOCK_SIZE, Root, VolumeRef};
+
+/// Blocks that one look at what is written covers: 1 GiB.
+const WINDOW: u64 = 1 << 18;
+
+struct VolumeDevice(Arc<Volume>);
+
+impl VolumeDevice {
+    fn check(&self, operation: &'static str, offset: u64, len: u64) -> Result<(), BlockError> {
+        check_range(operation, offset, len, self.0.size())
+    }
+
+    fn check_write(
+        &self,
+        operation: &'static str,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), BlockError> {
+        self.check(operation, offset, len)?;
+        if self.0.read_only.load(Relaxed) {
+            return Err(BlockError::new(ErrorKind::ReadOnly, operation));
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &self,
+        operation: &'static str,
+        result: Result<(), Error>,
+        durability: Durability,
+    ) -> Result<(), BlockError> {
+        let flushed = result.and_then(|()| match durability {
+            Durability::Volatile => Ok(()),
+            Durability::Durable => self.0.flush(),
+        });
+        flushed.map_err(|e| self.0.failed(operation, e))
+    }
+}
+
+impl Volume {
+    /// An error on its way to a client: told to the log, which alone can name everything.
+    fn failed(&self, operation: &'static str, error: Error) -> BlockError {
+        if !matches!(
+            error.kind(),
+            crate::ErrorKind::NoSpace | crate::ErrorKind::Closed
+        ) {
+            tracing::error!(volume = %self.id, operation, error = ?error, "request failed");
+        }
+        error.into_block(operation)
+    }
+}
+
+impl BlockDevice for VolumeDevice {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            size: self.0.size(),
+            read_only: self.0.read_only.load(Relaxed),
+            block_size: BLOCK_SIZE as u32,
+        }
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), BlockError> {
+        self.check("read", offset, buf.len() as u64)?;
+        self.0
+            .read(offset, buf)
+            .map_err(|e| self.0.failed("read", e))
+    }
+
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, BlockError> {
+        self.check("read", offset, buf.len() as u64)?;
+        self.0
+            .try_read(offset, buf)
+            .map_err(|e| self.0.failed("read", e))
+    }
+
+    fn write(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), BlockError> {
+        self.check_write("write", offset, data.len() as u64)?;
+        self.finish("write", self.0.write(offset, data), durability)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, d: Durability) -> Result<(), BlockError> {
+        self.check_write("write zeroes", offset, len)?;
+        self.finish("write zeroes", self.0.zero(offset, len), d)
+    }
+
+    fn discard(&self, offset: u64, len: u64, durability: Durability) -> Result<(), BlockError> {
+        self.check_write("discard", offset, len)?;
+        self.finish("discard", self.0.discard(offset, len), durability)
+    }
+
+    fn flush(&self) -> Result<(), BlockError> {
+        self.0.flush().map_err(|e| self.0.failed("flush", e))
+    }
+
+    fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, BlockError> {
+        self.check("extents", offset, len)?;
+        self.0
+            .extents(offset, len, max)
+            .map_err(|e| self.0.failed("extents", e))
+    }
+
+    fn prefetch(&self, offset: u64, len: u64) -> Result<(), BlockError> {
+        self.check("prefetch", offset, len)?;
+        prefetch(offset, len, |at, buf| self.0.read(at, buf))
+            .map_err(|e| self.0.failed("prefetch", e))
+    }
+}
+
+impl Volume {
+    fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, Error> {
+        let _pass = self.shared.gate.enter();
+        let first = offset / BLOCK_SIZE as u64;
+        let end = blocks(offset + len);
+        let window = end.min(first + WINDOW);
+        let (root, kinds) = {
+            let state = self.state.read();
+            state.check_open()?;
+            let clean = state.layers().all(|layer| layer.is_empty());
+            let mut kinds = vec![None; if clean { 0 } else { (window - first) as usize }];
+            for layer in state.layers().rev() {
+                layer.paint(first, &mut kinds);
+            }
+            (state.root, kinds)
+        };
+        let until = if kinds.is_empty() { end } else { window };
+        let runs = self.shared.map_extents(root, first, until, max, &kinds)?;
+        Ok(clip(runs, offset, len, max))
+    }
+}
+
+impl Shared {
+    /// Runs of blocks by what the map says, and `kinds`, where it has an opinion, says instead.
+    fn map_extents(
+        &self,
+        root: Root,
+        first: u64,
+        end: u64,
+        max: usize,
+        kinds: &[Option<bool>],
+    ) -> Result<Vec<(u64, bool)>, Error> {
+        let nodes = crate::nodes::Nodes(&self.packs);
+        let limit = if kinds.is_empty() { max } else { usize::MAX };
+        let mapped = blockmap::extents(&nodes, root, first..end, limit)?;
+        if kinds.is_empty() {
+            return Ok(mapped);
+        }
+        let mut runs: Vec<(u64, bool)> = Vec::new();
+        let each = mapped
+            .into_iter()
+            .flat_map(|(len, data)| std::iter::repeat_n(data, len as usize));
+        for (data, kind) in each.zip(kinds) {
+            let data = kind.unwrap_or(data);
+            match runs.last_mut() {
+                Some(last) if last.1 == data => last.0 += 1,
+                _ => runs.push((1, data)),
+            }
+        }
+        Ok(runs)
+    }
+}
+
+/// From runs of blocks to extents of bytes that begin and end where the request does.
+fn clip(runs: Vec<(u64, bool)>, offset: u64, len: u64, max: usize) -> Vec<Extent> {
+    let block = BLOCK_SIZE as u64;
+    let mut at = offset / block * block;
+    let mut extents = Vec::with_capacity(runs.len().min(max));
+    for (count, data) in runs.into_iter().take(max) {
+        let (start, end) = (at.max(offset), (at + count * block).min(offset + len));
+        at += count * block;
+        if start < end {
+            let kind = if data {
+                ExtentKind::Data
+            } else {
+                ExtentKind::Hole
+            };
+            extents.push(Extent {
+                len: end - start,
+                kind,
+            });
+        }
+    }
+    extents
+}
+
+/// Reads a range, in pieces that end at blocks, for what it leaves in the caches; at most 32 MiB of it.
+fn prefetch(
+    offset: u64,
+    len: u64,
+    read: impl Fn(u64, &mut [u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut block = [0; BLOCK_SIZE];
+    let len = len.min(32 << 20) as usize;
+    pieces(offset, len).try_for_each(|piece| {
+        read(
+            offset + piece.of_request.start as u64,
+            &mut block[..piece.within.len()],
+        )
+    })
+}
+
+/// A snapshot that somebody reads. It cannot be removed meanwhile.
+struct SnapshotDevice {
+    shared: Arc<Shared>,
+    root: Root,
+    size: u64,
+    _pin: RootPin,
+}
+
+impl SnapshotDevice {
+    fn check(&self, operation: &'static str, offset: u64, len: u64) -> Result<(), BlockError> {
+        check_range(operation, offset, len, self.size)
+    }
+
+    fn refuse(&self, operation: &'static str, offset: u64, len: u64) -> Result<(), BlockError> {
+        self.check(operation, offset, len)?;
+        Err(BlockError::new(ErrorKind::ReadOnly, operation))
+    }
+}
+
+fn failed(operation: &'static str) -> impl Fn(Error) -> BlockError {
+    move |error| {
+        tracing::error!(operation, error = ?error, "request to a snapshot failed");
+        error.into_block(operation)
+    }
+}
+
+impl BlockDevice for SnapshotDevice {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            size: self.size,
+            read_only: true,
+            block_size: BLOCK_SIZE as u32,
+        }
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), BlockError> {
+        self.check("read", offset, buf.len() as u64)?;
+        let all: Vec<_> = pieces(offset, buf.len()).collect();
+        self.shared
+            .read_pieces(self.root, &all, buf)
+            .map_err(failed("read"))
+    }
+
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, BlockError> {
+        self.check("read", offset, buf.len() as u64)?;
+        let all: Vec<_> = pieces(offset, buf.len()).collect();
+        self.shared
+            .try_read_pieces(self.root, &all, buf)
+            .map_err(failed("read"))
+    }
+
+    fn write(&self, offset: u64, data: &[u8], _: Durability) -> Result<(), BlockError> {
+        self.refuse("write", offset, data.len() as u64)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, _: Durability) -> Result<(), BlockError> {
+        self.refuse("write zeroes", offset, len)
+    }
+
+    fn discard(&self, offset: u64, len: u64, _: Durability) -> Result<(), BlockError> {
+        self.refuse("discard", offset, len)
+    }
+
+    fn flush(&self) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, BlockError> {
+        self.check("extents", offset, len)?;
+        let (first, end) = (offset / BLOCK_SIZE as u64, blocks(offset + len));
+        let runs = self.shared.map_extents(self.root, first, end, max, &[]);
+        Ok(clip(runs.map_err(failed("extents"))?, offset, len, max))
+    }
+
+    fn prefetch(&self, offset: u64, len: u64) -> Result<(), BlockError> {
+        self.check("prefetch", offset, len)?;
+        prefetch(offset, len, |at, buf| {
+            let all: Vec<_> = pieces(at, buf.len()).collect();
+            self.shared.read_pieces(self.root, &all, buf)
+        })
+        .map_err(failed("prefetch"))
+    }
+}
+
+impl Store {
+    /// Opens a volume, or a snapshot to read.
+    ///
+    /// # Errors
+    /// If there is none of that name, or a snapshot's last writes cannot be destaged.
+    pub fn device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
+        if r.snapshot.is_none() {
+            let id = self.shared.find(&r.volume)?.id;
+            return Ok(Arc::new(VolumeDevice(self.shared.volume(id)?)));
+        }
+        self.frozen_device(r)
+    }
+
+    /// Opens a snapshot, or a volume as it is now, to read: what is written later is not seen.
+    ///
+    /// # Errors
+    /// As [`device`](Self::device).
+    pub fn frozen_device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
+        let _roots = self.shared.roots.read();
+        let (rooted, size) = self.shared.rooted(r)?;
+        let owned = OwnedRoot {
+            root: rooted.root,
+            size_blocks: blocks(size),
+            owner: format!("reader of {r}"),
+        };
+        let pin = self.shared.pins.pin(owned);
+        Ok(Arc::new(SnapshotDevice {
+            shared: Arc::clone(&self.shared),
+            root: rooted.root,
+            size,
+            _pin: pin,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_begin_and_end_with_the_request() {
+        let extents = clip(vec![(1, true), (2, false), (1, true)], 100, 4096 * 3, 8);
+        let lens: Vec<_> = extents
+            .iter()
+            .map(|e| (e.len, e.kind == ExtentKind::Data))
+            .collect();
+        assert_eq!(lens, [(3996, true), (8192, false), (100, true)]);
+    }
+}

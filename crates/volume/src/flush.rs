@@ -1,0 +1,98 @@
+//! The way of a flush: into the journal, many in one sync, or into packs.
+
+use crate::{
+    error::{Error, ErrorKind},
+    volume::{State, Volume},
+};
+use journal::{Batch, Ticket};
+use std::sync::Arc;
+use types::Generation;
+
+/// What makes a flush durable.
+pub(crate) enum Logged {
+    /// This submit, and all before it; nothing was ever submitted if there is none.
+    Journal(Option<Ticket>),
+    /// Destaging up to this generation.
+    Destage(Generation),
+}
+
+impl Volume {
+    /// Makes everything that was written before durable.
+    pub(crate) fn flush(self: &Arc<Self>) -> Result<(), Error> {
+        let logged = {
+            let mut state = self.state.write();
+            state.check_open()?;
+            self.log(&mut state)?
+        };
+        self.wait_logged(logged)
+    }
+
+    pub(crate) fn wait_logged(self: &Arc<Self>, logged: Logged) -> Result<(), Error> {
+        match logged {
+            Logged::Journal(None) => Ok(()),
+            Logged::Journal(Some(ticket)) => Ok(self.shared.journal.wait(ticket)?),
+            Logged::Destage(generation) => self.settle(generation),
+        }
+    }
+
+    /// Hands what the journal has not to it. Under the lock, so that submits of a volume are in the
+    /// order of its history; the layers' logs are cleared only once the journal has taken them.
+    pub(crate) fn log(&self, state: &mut State) -> Result<Logged, Error> {
+        let logs = || {
+            state
+                .frozen
+                .iter()
+                .map(|frozen| &frozen.log)
+                .chain([state.head.log()])
+        };
+        if logs().all(|log| log.is_empty()) {
+            return Ok(Logged::Journal(state.ticket));
+        }
+        if logs().map(|log| log.bytes()).sum::<u64>() > self.shared.config.flush_destage_bytes {
+            return Ok(Logged::Destage(state.freeze()));
+        }
+        match self
+            .shared
+            .journal
+            .submit(self.id, self.epoch, batches(state))
+        {
+            Ok(ticket) => {
+                for frozen in &mut state.frozen {
+                    frozen.log = Default::default();
+                }
+                state.head.set_journaled();
+                state.ticket = Some(ticket);
+                Ok(Logged::Journal(Some(ticket)))
+            }
+            Err(e) if e.kind() == journal::ErrorKind::Full => Ok(Logged::Destage(state.freeze())),
+            Err(e) => {
+                let kind = Error::from(e.clone()).kind();
+                let kind = if kind == ErrorKind::Closed {
+                    kind
+                } else {
+                    ErrorKind::Io
+                };
+                Err(Error::new(kind, "the journal refuses: flushes cannot be kept").with_source(e))
+            }
+        }
+    }
+}
+
+fn batches(state: &State) -> Vec<Batch> {
+    let frozen = state
+        .frozen
+        .iter()
+        .map(|frozen| (&*frozen.layer, &frozen.log));
+    frozen
+        .chain([(&state.head, state.head.log())])
+        .filter(|(_, log)| !log.is_empty())
+        .map(|(layer, log)| {
+            let pending = layer.pending(log);
+            Batch {
+                generation: layer.number,
+                zeroes: pending.zeroes,
+                blocks: pending.blocks,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,122 @@
+//! A new volume from data that is all there: straight into packs, around head and journal.
+
+use crate::{
+    error::Error,
+    nodes::{Nodes, Sink},
+    store::Store,
+    volume::Rooted,
+};
+use catalog::{Properties, VolumeRecord};
+use pack::{PackWriter, Written};
+use std::sync::Arc;
+use types::{Block, BlockIndex, Codec, Name, Pointer, Root, is_zero_block};
+
+/// Blocks after which the map is brought up to date: 1 GiB, 4 MiB of memory.
+const BLOCKS_PER_UPDATE: usize = 1 << 18;
+
+/// A volume that is being filled. Nothing of it is seen before [`finish`](Self::finish); dropped,
+/// it leaves garbage for the next collection.
+pub struct Ingest<'a> {
+    store: &'a Store,
+    name: Name,
+    properties: Properties,
+    writer: PackWriter,
+    /// Protect what was written until a root refers to it.
+    written: Vec<Written>,
+    writes: Vec<(BlockIndex, Pointer)>,
+    rooted: Rooted,
+}
+
+impl Store {
+    /// Begins to fill a new volume.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) if the name is taken.
+    pub fn ingest(
+        &self,
+        name: &Name,
+        dedup: Option<bool>,
+        codec: Option<Codec>,
+    ) -> Result<Ingest<'_>, Error> {
+        self.check_free(name)?;
+        let defaults = self.shared.catalog.settings()?.defaults;
+        let properties = Properties {
+            dedup: dedup.unwrap_or(defaults.dedup),
+            codec: codec.unwrap_or(defaults.codec),
+            read_only: false,
+        };
+        Ok(Ingest {
+            store: self,
+            name: name.clone(),
+            properties,
+            writer: self.shared.packs.writer(properties.codec, properties.dedup),
+            written: Vec::new(),
+            writes: Vec::new(),
+            rooted: Rooted {
+                root: Root::EMPTY,
+                mapped_blocks: 0,
+            },
+        })
+    }
+}
+
+impl Ingest<'_> {
+    /// Adds blocks, in ascending order of index over all calls; zero blocks become holes. Many at a time are
+    /// hashed and compressed on all cores.
+    ///
+    /// # Errors
+    /// [`NoSpace`](crate::ErrorKind::NoSpace), or if writing fails.
+    pub fn write(&mut self, blocks: &[(BlockIndex, Arc<Block>)]) -> Result<(), Error> {
+        let stored = || blocks.iter().filter(|(_, block)| !is_zero_block(block));
+        let contents: Vec<Arc<Block>> = stored().map(|(_, block)| Arc::clone(block)).collect();
+        self.store
+            .shared
+            .budget
+            .check_space((contents.len() * types::BLOCK_SIZE) as u64)?;
+        let pointers = self.writer.write_blocks(&contents)?;
+        self.writes
+            .extend(stored().map(|&(index, _)| index).zip(pointers));
+        if self.writes.len() >= BLOCKS_PER_UPDATE {
+            self.update()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn update(&mut self) -> Result<(), Error> {
+        let shared = &self.store.shared;
+        let writes = std::mem::take(&mut self.writes);
+        let nodes = Nodes(&shared.packs);
+        let mut sink = Sink(&mut self.writer);
+        let updated = blockmap::update(&nodes, &mut sink, self.rooted.root, &[], &writes)?;
+        self.rooted.root = updated.root;
+        self.rooted.mapped_blocks += updated.mapped - updated.unmapped;
+        let fresh = shared
+            .packs
+            .writer(self.properties.codec, self.properties.dedup);
+        self.written
+            .push(std::mem::replace(&mut self.writer, fresh).finish()?);
+        shared.update_space();
+        Ok(())
+    }
+
+    /// The volume is there, durable, with so many bytes.
+    ///
+    /// # Errors
+    /// As [`Store::create_volume`].
+    pub fn finish(mut self, size: u64) -> Result<VolumeRecord, Error> {
+        self.update()?;
+        let _roots = self.store.shared.roots.read();
+        let Ingest {
+            store,
+            name,
+            properties,
+            rooted,
+            written,
+            ..
+        } = self;
+        let record = store.insert(name, size, properties, rooted, None);
+        drop(written);
+        record
+    }
+}

@@ -1,0 +1,289 @@
+//! One generation's writes, in memory.
+
+use crate::ranges::RangeSet;
+use rustc_hash::FxHashMap;
+use std::{ops::Range, sync::Arc};
+use types::{BLOCK_SIZE, Block, BlockIndex, Generation};
+
+/// What a range costs of the budget for dirty data, bytes: about what it takes in memory.
+const RANGE_COST: u64 = 64;
+
+/// What a layer knows of a block.
+#[derive(Clone, Copy)]
+pub(crate) enum Found<'a> {
+    /// It was written.
+    Block(&'a Arc<Block>),
+    /// It was zeroed or discarded.
+    Zero,
+    /// Nothing: look below.
+    Absent,
+}
+
+struct Slot {
+    block: Arc<Block>,
+    /// Whether the journal has these very bytes.
+    journaled: bool,
+}
+
+/// What was written to a volume during one generation. Blocks hide zeroed ranges.
+pub(crate) struct Layer {
+    pub(crate) number: Generation,
+    blocks: FxHashMap<u64, Slot>,
+    zeroes: RangeSet,
+    log: Log,
+}
+
+/// What the journal has not of a layer.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// Possibly with repetitions, and with blocks that are gone.
+    blocks: Vec<u64>,
+    zeroes: RangeSet,
+}
+
+impl Log {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.zeroes.is_empty()
+    }
+
+    /// Bytes that a flush has to log, at most.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.blocks.len() as u64 * BLOCK_SIZE as u64
+    }
+}
+
+/// What a flush logs of a layer.
+#[derive(Default)]
+pub(crate) struct Pending {
+    pub(crate) zeroes: Vec<(BlockIndex, u64)>,
+    pub(crate) blocks: Vec<(BlockIndex, Arc<Block>)>,
+}
+
+impl Layer {
+    pub(crate) fn new(number: Generation) -> Self {
+        Layer {
+            number,
+            blocks: FxHashMap::default(),
+            zeroes: RangeSet::default(),
+            log: Log::default(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.zeroes.is_empty()
+    }
+
+    /// What it takes of the budget for dirty data.
+    pub(crate) fn cost(&self) -> u64 {
+        self.blocks.len() as u64 * BLOCK_SIZE as u64 + self.zeroes.len() as u64 * RANGE_COST
+    }
+
+    pub(crate) fn find(&self, index: u64) -> Found<'_> {
+        match self.blocks.get(&index) {
+            Some(slot) => Found::Block(&slot.block),
+            None if !self.zeroes.is_empty() && self.zeroes.contains(index) => Found::Zero,
+            None => Found::Absent,
+        }
+    }
+
+    /// Sets a block.
+    pub(crate) fn insert(&mut self, index: u64, block: Arc<Block>) {
+        match self.blocks.get_mut(&index) {
+            Some(slot) => {
+                slot.block = block;
+                if slot.journaled {
+                    slot.journaled = false;
+                    self.log.blocks.push(index);
+                }
+            }
+            None => {
+                self.blocks.insert(
+                    index,
+                    Slot {
+                        block,
+                        journaled: false,
+                    },
+                );
+                self.log.blocks.push(index);
+            }
+        }
+    }
+
+    /// Changes bytes of a block that is here already; `false` if it is not.
+    pub(crate) fn modify(&mut self, index: u64, change: impl FnOnce(&mut Block)) -> bool {
+        let Some(slot) = self.blocks.get_mut(&index) else {
+            return false;
+        };
+        change(Arc::make_mut(&mut slot.block));
+        if slot.journaled {
+            slot.journaled = false;
+            self.log.blocks.push(index);
+        }
+        true
+    }
+
+    /// Sets a range of blocks to zero.
+    pub(crate) fn zero(&mut self, range: Range<u64>) {
+        if range.end - range.start > self.blocks.len() as u64 {
+            self.blocks.retain(|index, _| !range.contains(index));
+        } else {
+            for index in range.clone() {
+                self.blocks.remove(&index);
+            }
+        }
+        self.zeroes.insert(range.clone());
+        self.log.zeroes.insert(range);
+    }
+
+    /// From the journal: what it has already.
+    pub(crate) fn replay(
+        &mut self,
+        zeroes: impl Iterator<Item = Range<u64>>,
+        blocks: impl Iterator<Item = (u64, Arc<Block>)>,
+    ) {
+        for range in zeroes {
+            self.zero(range);
+        }
+        for (index, block) in blocks {
+            self.blocks.insert(
+                index,
+                Slot {
+                    block,
+                    journaled: true,
+                },
+            );
+        }
+        self.log = Log::default();
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Separates what the journal has not, for a layer that will not change any more: O(1).
+    pub(crate) fn take_log(&mut self) -> Log {
+        std::mem::take(&mut self.log)
+    }
+
+    /// What a flush logs, given this layer's log.
+    pub(crate) fn pending(&self, log: &Log) -> Pending {
+        let mut indexes = log.blocks.clone();
+        indexes.sort_unstable();
+        indexes.dedup();
+        let block = |index: u64| {
+            let slot = self.blocks.get(&index)?;
+            (!slot.journaled).then(|| (BlockIndex(index), Arc::clone(&slot.block)))
+        };
+        let range = |r: Range<u64>| (BlockIndex(r.start), r.end - r.start);
+        Pending {
+            zeroes: log.zeroes.iter().map(range).collect(),
+            blocks: indexes.into_iter().filter_map(block).collect(),
+        }
+    }
+
+    /// The journal has everything now.
+    pub(crate) fn set_journaled(&mut self) {
+        let log = self.take_log();
+        for index in log.blocks {
+            if let Some(slot) = self.blocks.get_mut(&index) {
+                slot.journaled = true;
+            }
+        }
+    }
+
+    /// The blocks, in order.
+    pub(crate) fn sorted(&self) -> Vec<(u64, Arc<Block>)> {
+        let pair = |(&index, slot): (&u64, &Slot)| (index, Arc::clone(&slot.block));
+        let mut blocks: Vec<_> = self.blocks.iter().map(pair).collect();
+        blocks.sort_unstable_by_key(|&(index, _)| index);
+        blocks
+    }
+
+    /// The zeroed ranges, in order; blocks hide parts of them.
+    pub(crate) fn zeroes(&self) -> &RangeSet {
+        &self.zeroes
+    }
+
+    /// Marks in `kinds`, which begins at block `start`, what this layer says of each block: a
+    /// lower layer's opinion is overwritten.
+    pub(crate) fn paint(&self, start: u64, kinds: &mut [Option<bool>]) {
+        let range = start..start + kinds.len() as u64;
+        for part in self.zeroes.overlaps(range.clone()) {
+            kinds[(part.start - start) as usize..(part.end - start) as usize].fill(Some(false));
+        }
+        if kinds.len() > self.blocks.len() {
+            for &index in self.blocks.keys().filter(|index| range.contains(index)) {
+                kinds[(index - start) as usize] = Some(true);
+            }
+        } else {
+            for index in range.filter(|index| self.blocks.contains_key(index)) {
+                kinds[(index - start) as usize] = Some(true);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(byte: u8) -> Arc<Block> {
+        Arc::new([byte; BLOCK_SIZE])
+    }
+
+    #[test]
+    fn a_flush_logs_what_is_new_once() {
+        let mut layer = Layer::new(Generation(1));
+        layer.insert(5, block(1));
+        layer.insert(7, block(2));
+        layer.insert(5, block(3));
+        let pending = layer.pending(layer.log());
+        assert_eq!(
+            pending
+                .blocks
+                .iter()
+                .map(|(i, b)| (i.0, b[0]))
+                .collect::<Vec<_>>(),
+            [(5, 3), (7, 2)]
+        );
+        layer.set_journaled();
+        assert!(layer.pending(layer.log()).blocks.is_empty());
+        assert!(layer.modify(7, |b| b[0] = 9));
+        assert!(!layer.modify(8, |_| ()));
+        assert_eq!(layer.pending(layer.log()).blocks.len(), 1);
+        layer.zero(0..6);
+        layer.insert(3, block(4));
+        let pending = layer.pending(layer.log());
+        assert_eq!(pending.zeroes, [(BlockIndex(0), 6)]);
+        assert_eq!(
+            pending.blocks.iter().map(|(i, _)| i.0).collect::<Vec<_>>(),
+            [3, 7]
+        );
+    }
+
+    #[test]
+    fn blocks_hide_zeroes_and_zeroes_remove_blocks() {
+        let mut layer = Layer::new(Generation(1));
+        layer.insert(5, block(1));
+        layer.zero(0..1 << 40);
+        assert!(matches!(layer.find(5), Found::Zero));
+        layer.insert(5, block(2));
+        assert!(matches!(layer.find(5), Found::Block(b) if b[0] == 2));
+        assert!(matches!(layer.find(1 << 40), Found::Absent));
+        let mut kinds = [None; 3];
+        layer.paint(4, &mut kinds);
+        assert_eq!(kinds, [Some(false), Some(true), Some(false)]);
+        assert_eq!(layer.cost(), 4096 + RANGE_COST);
+    }
+
+    /// A block whose journaled contents were changed through a shared `Arc` would change what
+    /// the journal is about to write.
+    #[test]
+    fn what_a_flush_took_does_not_change_under_it() {
+        let mut layer = Layer::new(Generation(1));
+        layer.insert(1, block(1));
+        let taken = layer.pending(layer.log());
+        layer.modify(1, |b| b[0] = 2);
+        assert_eq!(taken.blocks[0].1[0], 1);
+    }
+}

@@ -1,0 +1,237 @@
+//! Making and opening a store.
+
+use crate::{
+    budget::Budget,
+    config::{Background, Config},
+    error::{Error, ErrorKind},
+    gate::Gate,
+    manifest::{FORMAT_VERSION, Manifest},
+    recover::Recovered,
+    store::{RootPins, Shared, Store},
+    work::{self, WorkQueue},
+};
+use brick_local::LocalBrick;
+use catalog::{Catalog, Change, IdKind, Properties, Settings};
+use catalog_redb::RedbCatalog;
+use env::{Env, LockError};
+use pack::PackStore;
+use parking_lot::{Mutex, RwLock};
+use std::{collections::HashMap, path::Path, sync::Arc};
+use types::StoreId;
+
+/// What a new store is told.
+#[derive(Clone, Debug, Default)]
+pub struct InitOptions {
+    /// For volumes that do not say.
+    pub defaults: Properties,
+    /// How long the trash keeps, seconds; 24 hours if none.
+    pub trash_keep_s: Option<u64>,
+}
+
+fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |e| {
+        let kind = match e.kind() {
+            std::io::ErrorKind::StorageFull => ErrorKind::NoSpace,
+            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ => ErrorKind::Io,
+        };
+        Error::new(kind, format!("{what}: {e}")).with_source(e)
+    }
+}
+
+impl Store {
+    /// Makes a store in `dir`, which is made too, or is an empty directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if anything is in the directory; it is not touched then.
+    pub fn init(env: &Env, dir: &Path, options: &InitOptions) -> Result<Manifest, Error> {
+        let files = &env.files;
+        let shown = dir.display();
+        if files
+            .exists(dir)
+            .map_err(io("cannot look at the directory"))?
+        {
+            let entries = files.list(dir).map_err(io("cannot list the directory"))?;
+            if entries.iter().any(|name| name == Path::new("store.toml")) {
+                let message =
+                    format!("{shown} is a store already; serve it, or choose another directory");
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
+            if !entries.is_empty() {
+                let message = format!("{shown} is not empty; choose an empty or a new directory");
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
+        }
+        let make = |path: &Path| {
+            files
+                .create_dir_all(path)
+                .map_err(io("cannot make the directory"))
+        };
+        make(dir)?;
+        make(&dir.join("brick"))?;
+        make(&dir.join("journal"))?;
+        let catalog = RedbCatalog::create(env, &dir.join("catalog.redb"))?;
+        let mut settings = Settings {
+            version: 0,
+            defaults: options.defaults,
+            ..Settings::default()
+        };
+        settings.trash_keep_s = options.trash_keep_s.unwrap_or(settings.trash_keep_s);
+        settings.version = catalog.settings()?.version;
+        catalog.commit(&[Change::PutSettings(settings)])?;
+        drop(catalog);
+        let mut manifest = Manifest {
+            format: FORMAT_VERSION,
+            id: StoreId([0; 16]),
+            hash_key: [0; 32],
+            created_ms: env.clock.now().as_millis() as u64,
+        };
+        env.random.fill(&mut manifest.id.0);
+        env.random.fill(&mut manifest.hash_key);
+        files
+            .sync_dir(dir)
+            .map_err(io("cannot sync the directory"))?;
+        // Written last: a directory without it is no store.
+        let text = manifest.to_toml();
+        files
+            .write_atomic(&dir.join("store.toml"), text.as_bytes())
+            .map_err(io("cannot write store.toml"))?;
+        if let Some(parent) = dir.parent() {
+            files
+                .sync_dir(parent)
+                .map_err(io("cannot sync the parent directory"))?;
+        }
+        Ok(manifest)
+    }
+
+    /// Opens a store to write, and recovers what a crash left: in proportion to the journal.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none, [`ErrorKind::InUse`] with the holder's process id,
+    /// [`ErrorKind::NewerFormat`], [`ErrorKind::Damaged`]. Nothing is changed then.
+    pub fn open(env: &Env, dir: &Path, config: Config) -> Result<Store, Error> {
+        let began = env.clock.monotonic();
+        let manifest = read_manifest(env, dir)?;
+        let lock = env.files.lock(&dir.join("lock")).map_err(|e| match e {
+            LockError::Held(pid) => {
+                let message = format!(
+                    "{} is in use by process {pid}; stop it, or talk to it through its socket",
+                    dir.display()
+                );
+                Error::new(ErrorKind::InUse, message)
+            }
+            LockError::Io(e) => io("cannot lock the store")(e),
+        })?;
+        let catalog: Arc<dyn Catalog> =
+            Arc::new(RedbCatalog::open(env, &dir.join("catalog.redb"))?);
+        let epoch = catalog.next_store_epoch()?;
+        let brick: Arc<dyn brick::Brick> =
+            Arc::new(LocalBrick::open(env.clone(), &dir.join("brick"))?);
+        let packs = open_packs(&manifest, &config, &catalog, &brick, epoch);
+        let mut recovered = Recovered::new(catalog.volumes()?);
+        let journal = journal::Journal::open(
+            env,
+            &dir.join("journal"),
+            manifest.id,
+            journal_config(&config),
+            &mut |replayed| {
+                recovered.replay(replayed);
+                Ok(())
+            },
+        )?;
+        let shared = Arc::new(Shared {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            budget: Budget::new(config.dirty_bytes, config.reserve_bytes),
+            manifest,
+            config,
+            epoch,
+            catalog,
+            brick,
+            packs,
+            journal,
+            gate: Gate::default(),
+            work: WorkQueue::default(),
+            volumes: Mutex::new(HashMap::new()),
+            roots: RwLock::new(()),
+            pins: Arc::new(RootPins::default()),
+        });
+        shared.update_space();
+        recovered.finish(&shared)?;
+        let threads = match shared.config.background {
+            Background::Threads(count) => work::start(&shared, count)?,
+            Background::Inline => Vec::new(),
+        };
+        let recovery = env.clock.monotonic() - began;
+        Ok(Store {
+            shared,
+            threads: Mutex::new(threads),
+            recovery,
+            _lock: lock,
+        })
+    }
+}
+
+fn read_manifest(env: &Env, dir: &Path) -> Result<Manifest, Error> {
+    let path = dir.join("store.toml");
+    let exists = env
+        .files
+        .exists(&path)
+        .map_err(io("cannot look for store.toml"))?;
+    if !exists {
+        let message = format!(
+            "{0} is not a store; make one with: holdfast init {0}",
+            dir.display()
+        );
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    Manifest::parse(
+        &env.files
+            .read_all(&path)
+            .map_err(io("cannot read store.toml"))?,
+    )
+}
+
+fn journal_config(config: &Config) -> journal::Config {
+    let segment_bytes = (config.journal_bytes / 16).clamp(1 << 20, 32 << 20);
+    journal::Config {
+        segment_bytes,
+        capacity_bytes: config.journal_bytes,
+    }
+}
+
+fn open_packs(
+    manifest: &Manifest,
+    config: &Config,
+    catalog: &Arc<dyn Catalog>,
+    brick: &Arc<dyn brick::Brick>,
+    epoch: types::Epoch,
+) -> Arc<PackStore> {
+    let reserve: pack::ReserveIds = {
+        let catalog = Arc::clone(catalog);
+        Box::new(move |count| {
+            catalog.reserve(IdKind::Pack, count).map_err(|e| {
+                let kind = match e.kind() {
+                    catalog::ErrorKind::NoSpace => pack::ErrorKind::NoSpace,
+                    _ => pack::ErrorKind::Io,
+                };
+                pack::Error::new(kind, "reserving pack ids").with_source(e)
+            })
+        })
+    };
+    let cache = config.cache_bytes;
+    let packs = pack::Config {
+        block_cache_bytes: cache / 16 * 11,
+        node_cache_bytes: cache / 16 * 4,
+        header_cache_bytes: cache / 16,
+        index_bytes: config.index_bytes,
+    };
+    PackStore::new(
+        Arc::clone(brick),
+        manifest.id,
+        manifest.hash_key,
+        epoch,
+        reserve,
+        packs,
+    )
+}

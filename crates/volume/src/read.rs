@@ -1,0 +1,260 @@
+//! The way of a read: head, frozen generations, block map, packs.
+
+use crate::{
+    error::Error,
+    layer::Found,
+    nodes::{Nodes, NodesNow, NotNow},
+    store::Shared,
+    volume::{State, Volume},
+};
+use pack::PackStore;
+use std::{ops::Range, sync::Arc};
+use types::{BLOCK_SIZE, Block, BlockIndex, Pointer, Root};
+
+/// Blocks that [`Volume::try_read`] decompresses on the caller's thread; more go where they are read in one piece.
+const INLINE_MISSES_MAX: usize = 8;
+
+/// The part of one block that a request covers.
+pub(crate) struct Piece {
+    pub(crate) index: u64,
+    /// Bytes of the block.
+    pub(crate) within: Range<usize>,
+    /// The same bytes of the request.
+    pub(crate) of_request: Range<usize>,
+}
+
+impl Piece {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.within.len() == BLOCK_SIZE
+    }
+}
+
+/// Cuts a request into the blocks that it touches.
+pub(crate) fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at >= len {
+            return None;
+        }
+        let position = offset + at as u64;
+        let start = (position % BLOCK_SIZE as u64) as usize;
+        let take = (BLOCK_SIZE - start).min(len - at);
+        let piece = Piece {
+            index: position / BLOCK_SIZE as u64,
+            within: start..start + take,
+            of_request: at..at + take,
+        };
+        at += take;
+        Some(piece)
+    })
+}
+
+/// Fills what the layers know; answers the root below them and the pieces that are still missing.
+fn fill_from_layers(state: &State, offset: u64, buf: &mut [u8]) -> (Root, Vec<Piece>) {
+    let mut missing = Vec::new();
+    'pieces: for piece in pieces(offset, buf.len()) {
+        for layer in state.layers() {
+            let out = &mut buf[piece.of_request.clone()];
+            match layer.find(piece.index) {
+                Found::Block(block) => out.copy_from_slice(&block[piece.within.clone()]),
+                Found::Zero => out.fill(0),
+                Found::Absent => continue,
+            }
+            continue 'pieces;
+        }
+        missing.push(piece);
+    }
+    (state.root, missing)
+}
+
+impl Volume {
+    /// Fills `buf` from `offset`; the range was checked.
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        let _pass = self.shared.gate.enter();
+        let (root, missing) = {
+            let state = self.state.read();
+            state.check_open()?;
+            fill_from_layers(&state, offset, buf)
+        };
+        self.shared.read_pieces(root, &missing, buf)
+    }
+
+    /// As [`read`](Self::read) if that needs no waiting.
+    pub(crate) fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, Error> {
+        let _pass = self.shared.gate.enter();
+        let (root, missing) = {
+            let state = self.state.read();
+            state.check_open()?;
+            fill_from_layers(&state, offset, buf)
+        };
+        self.shared.try_read_pieces(root, &missing, buf)
+    }
+
+    /// A block as the layers and the root say, and the state's version at that time.
+    pub(crate) fn base_block(&self, index: u64) -> Result<(Arc<Block>, u64), Error> {
+        let _pass = self.shared.gate.enter();
+        let (root, version) = {
+            let state = self.state.read();
+            for layer in state.layers() {
+                match layer.find(index) {
+                    Found::Block(block) => return Ok((Arc::clone(block), state.version)),
+                    Found::Zero => return Ok((Arc::new([0; BLOCK_SIZE]), state.version)),
+                    Found::Absent => {}
+                }
+            }
+            (state.root, state.version)
+        };
+        let pointer = blockmap::lookup(&Nodes(&self.shared.packs), root, BlockIndex(index))?;
+        let block = if pointer.is_hole() {
+            Arc::new([0; BLOCK_SIZE])
+        } else {
+            self.shared.packs.read(pointer)?
+        };
+        Ok((block, version))
+    }
+}
+
+impl Shared {
+    /// Fills pieces of `buf` from what `root` maps.
+    pub(crate) fn read_pieces(
+        &self,
+        root: Root,
+        missing: &[Piece],
+        buf: &mut [u8],
+    ) -> Result<(), Error> {
+        let mut rest = missing;
+        while let Some(first) = rest.first() {
+            let run = run_length(rest);
+            let (now, later) = rest.split_at(run);
+            rest = later;
+            let mut pointers = vec![Pointer::HOLE; run];
+            blockmap::lookup_run(
+                &Nodes(&self.packs),
+                root,
+                BlockIndex(first.index),
+                &mut pointers,
+            )?;
+            if run > 1 {
+                let out = now[0].of_request.start..now[run - 1].of_request.end;
+                self.packs.read_run(&pointers, &mut buf[out])?;
+            } else {
+                let out = &mut buf[first.of_request.clone()];
+                match pointers[0] {
+                    Pointer::HOLE => out.fill(0),
+                    pointer => {
+                        let block = self.packs.read(pointer)?;
+                        out.copy_from_slice(&block[first.within.clone()]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`read_pieces`](Self::read_pieces) if that needs no waiting.
+    pub(crate) fn try_read_pieces(
+        &self,
+        root: Root,
+        missing: &[Piece],
+        buf: &mut [u8],
+    ) -> Result<bool, Error> {
+        let mut leaf: Option<(u64, Option<Arc<format::Node>>)> = None;
+        let mut misses = 0;
+        for piece in missing {
+            let number = piece.index / blockmap::FANOUT as u64;
+            if leaf.as_ref().is_none_or(|&(known, _)| known != number) {
+                match blockmap::leaf(&NodesNow(&self.packs), root, BlockIndex(piece.index)) {
+                    Ok(node) => leaf = Some((number, node)),
+                    Err(e) => return would_wait(e).map(|()| false),
+                }
+            }
+            let slot = (piece.index % blockmap::FANOUT as u64) as usize;
+            let node = leaf.as_ref().and_then(|(_, node)| node.as_ref());
+            let pointer = node.map_or(Pointer::HOLE, |node| node.get(slot));
+            let out = &mut buf[piece.of_request.clone()];
+            if pointer.is_hole() {
+                out.fill(0);
+                continue;
+            }
+            match block_now(&self.packs, pointer, &mut misses)? {
+                Some(block) => out.copy_from_slice(&block[piece.within.clone()]),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn block_now(
+    packs: &PackStore,
+    pointer: Pointer,
+    misses: &mut usize,
+) -> Result<Option<Arc<Block>>, Error> {
+    if let Some(block) = packs.cached(pointer) {
+        return Ok(Some(block));
+    }
+    *misses += 1;
+    if *misses > INLINE_MISSES_MAX {
+        return Ok(None);
+    }
+    Ok(packs.try_read(pointer)?)
+}
+
+fn would_wait(error: blockmap::Error<NotNow>) -> Result<(), Error> {
+    match error {
+        blockmap::Error::Read {
+            source: NotNow::WouldWait,
+            ..
+        } => Ok(()),
+        blockmap::Error::Read {
+            pointer,
+            source: NotNow::Failed(source),
+        } => Err(blockmap::Error::Read { pointer, source }.into()),
+        blockmap::Error::Height(root) => Err(blockmap::Error::Height(root).into()),
+        other => Err(Error::new(
+            crate::ErrorKind::Damaged,
+            format!("block map: {other:?}"),
+        )),
+    }
+}
+
+/// How many pieces from the first are whole neighbouring blocks; 1 if the first is not whole.
+fn run_length(pieces: &[Piece]) -> usize {
+    let Some(first) = pieces.first().filter(|piece| piece.is_whole()) else {
+        return 1;
+    };
+    let neighbours =
+        |(at, piece): &(usize, &Piece)| piece.is_whole() && piece.index == first.index + *at as u64;
+    pieces.iter().enumerate().take_while(neighbours).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_cut_at_blocks() {
+        let all = |offset, len| {
+            pieces(offset, len)
+                .map(|p| (p.index, p.within, p.of_request))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(all(4096, 4096), [(1, 0..4096, 0..4096)]);
+        assert_eq!(
+            all(4000, 200),
+            [(0, 4000..4096, 0..96), (1, 0..104, 96..200)]
+        );
+        assert_eq!(all(10, 0), []);
+    }
+
+    #[test]
+    fn runs_are_whole_neighbours() {
+        let of = |offset, len| run_length(&pieces(offset, len).collect::<Vec<_>>());
+        assert_eq!(of(0, 12288), 3);
+        assert_eq!(of(512, 12288), 1);
+        assert_eq!(of(0, 8192 + 512), 2);
+        let mut gap: Vec<Piece> = pieces(0, 12288).collect();
+        gap.remove(1);
+        assert_eq!(run_length(&gap), 1);
+    }
+}

@@ -1,0 +1,205 @@
+//! Snapshots: freezes that have a name.
+
+use crate::{
+    error::{Error, ErrorKind},
+    flush::Logged,
+    store::{Shared, Store},
+    volume::{Committed, Rooted, Volume, Wanted},
+};
+use catalog::{Change, IdKind, SnapshotRecord};
+use std::sync::{Arc, OnceLock};
+use types::{Generation, Name, SnapshotId, VolumeRef};
+
+impl Store {
+    /// The snapshots of a volume, oldest first.
+    ///
+    /// # Errors
+    /// If there is no such volume.
+    pub fn snapshots(&self, volume: &Name) -> Result<Vec<SnapshotRecord>, Error> {
+        Ok(self
+            .shared
+            .catalog
+            .snapshots(self.shared.find(volume)?.id)?)
+    }
+
+    /// Takes a snapshot. Writers are not held up; what they wrote before is in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if the name is taken.
+    pub fn create_snapshot(&self, volume: &Name, name: &Name) -> Result<SnapshotRecord, Error> {
+        let record = self.shared.find(volume)?;
+        let volume = self.shared.volume(record.id)?;
+        let _managing = volume.manage.lock();
+        if self
+            .shared
+            .catalog
+            .find_snapshot(volume.id, name)?
+            .is_some()
+        {
+            let message = format!("the snapshot '{}@{name}' exists already", record.name);
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        volume.take_snapshot(name)?;
+        self.shared.snapshot(&VolumeRef {
+            volume: record.name,
+            snapshot: Some(name.clone()),
+        })
+    }
+
+    /// Removes a snapshot; what nothing else refers to is collected later.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub fn remove_snapshot(&self, volume: &Name, name: &Name) -> Result<(), Error> {
+        let r = VolumeRef {
+            volume: volume.clone(),
+            snapshot: Some(name.clone()),
+        };
+        let snapshot = self.shared.snapshot(&r)?;
+        let volume = self.shared.volume(snapshot.volume)?;
+        let _managing = volume.manage.lock();
+        let mut committed = volume.record.lock();
+        // Under the lock: destaging may have just changed the record.
+        let snapshot = self.shared.snapshot(&r)?;
+        self.shared.catalog.commit(&[Change::RemoveSnapshot {
+            volume: snapshot.volume,
+            id: snapshot.id,
+            version: snapshot.version,
+        }])?;
+        if let Some(wanted) = committed.wanted.get_mut(&snapshot.generation) {
+            wanted.retain(|w| !matches!(w, Wanted::Snapshot(s) if s.id == snapshot.id));
+        }
+        Ok(())
+    }
+}
+
+impl Volume {
+    /// Freezes, logs, and commits the record; the destage of the generation gives it its root.
+    fn take_snapshot(self: &Arc<Self>, name: &Name) -> Result<(), Error> {
+        let id = SnapshotId(self.shared.catalog.reserve(IdKind::Snapshot, 1)?.start);
+        // Held from before the freeze, so that the root cannot move past the generation unseen.
+        let mut committed = self.record.lock();
+        let (generation, waits, logged) = {
+            let mut state = self.state.write();
+            state.check_open()?;
+            let generation = state.freeze();
+            (generation, !state.frozen.is_empty(), self.log(&mut state)?)
+        };
+        let mut snapshot = SnapshotRecord {
+            id,
+            version: 0,
+            volume: self.id,
+            name: name.clone(),
+            size: committed.record.size,
+            generation,
+            root: None,
+            mapped_blocks: committed.record.mapped_blocks,
+            created_ms: self.shared.now_ms(),
+        };
+        match logged {
+            Logged::Journal(ticket) => {
+                if let Some(ticket) = ticket {
+                    self.shared.journal.wait(ticket)?;
+                }
+                snapshot.root = (!waits).then_some(committed.record.root);
+                self.shared
+                    .catalog
+                    .commit(&[Change::PutSnapshot(snapshot.clone())])?;
+                snapshot.version = 1;
+                if waits {
+                    committed
+                        .wanted
+                        .entry(generation)
+                        .or_default()
+                        .push(Wanted::Snapshot(snapshot));
+                }
+                drop(committed);
+                self.wake_destager();
+                Ok(())
+            }
+            // Too much for the journal: the commit that moves the root makes the record, too.
+            Logged::Destage(_) => {
+                committed
+                    .wanted
+                    .entry(generation)
+                    .or_default()
+                    .push(Wanted::Snapshot(snapshot));
+                drop(committed);
+                let settled = self.settle(generation);
+                if settled.is_err() {
+                    self.forget_wanted(generation, id);
+                }
+                settled
+            }
+        }
+    }
+
+    /// A snapshot that was not made after all.
+    fn forget_wanted(&self, generation: Generation, id: SnapshotId) {
+        if let Some(wanted) = self.record.lock().wanted.get_mut(&generation) {
+            wanted.retain(|w| !matches!(w, Wanted::Snapshot(s) if s.id == id));
+        }
+    }
+
+    /// The root that holds exactly what is written now, destaged for the purpose.
+    pub(crate) fn rooted_now(self: &Arc<Self>) -> Result<Rooted, Error> {
+        let cell = Arc::new(OnceLock::new());
+        let generation = {
+            let mut committed = self.record.lock();
+            let mut state = self.state.write();
+            state.check_open()?;
+            let generation = state.freeze();
+            if state.frozen.is_empty() {
+                return Ok(rooted(&committed));
+            }
+            let wanted = committed.wanted.entry(generation).or_default();
+            wanted.push(Wanted::Root(Arc::clone(&cell)));
+            generation
+        };
+        self.settle(generation)?;
+        let lost = || Error::new(ErrorKind::Closed, "the volume changed meanwhile; try again");
+        cell.get().copied().ok_or_else(lost)
+    }
+}
+
+fn rooted(committed: &Committed) -> Rooted {
+    Rooted {
+        root: committed.record.root,
+        mapped_blocks: committed.record.mapped_blocks,
+    }
+}
+
+impl Shared {
+    /// A snapshot by name; its root may still be waited for.
+    pub(crate) fn snapshot(&self, r: &VolumeRef) -> Result<SnapshotRecord, Error> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no snapshot '{r}'"));
+        let name = r.snapshot.as_ref().ok_or_else(missing)?;
+        let volume = self.find(&r.volume)?;
+        self.catalog
+            .find_snapshot(volume.id, name)?
+            .ok_or_else(missing)
+    }
+
+    /// The root of a snapshot, or of a volume as it is now, and its size in bytes. The caller
+    /// holds `roots`, until it has put the root where collection sees it.
+    pub(crate) fn rooted(self: &Arc<Self>, r: &VolumeRef) -> Result<(Rooted, u64), Error> {
+        if r.snapshot.is_none() {
+            let volume = self.volume(self.find(&r.volume)?.id)?;
+            return Ok((volume.rooted_now()?, volume.size()));
+        }
+        let mut snapshot = self.snapshot(r)?;
+        if snapshot.root.is_none() {
+            self.volume(snapshot.volume)?.settle(snapshot.generation)?;
+            snapshot = self.snapshot(r)?;
+        }
+        let unsettled = || Error::new(ErrorKind::Damaged, format!("'{r}' has no root"));
+        let root = snapshot.root.ok_or_else(unsettled)?;
+        Ok((
+            Rooted {
+                root,
+                mapped_blocks: snapshot.mapped_blocks,
+            },
+            snapshot.size,
+        ))
+    }
+}

@@ -1,0 +1,350 @@
+//! A store that is open: what its volumes share.
+
+use crate::{
+    budget::{Budget, Pressure},
+    config::{Background, Config},
+    error::{Error, ErrorKind},
+    gate::Gate,
+    manifest::Manifest,
+    volume::Volume,
+    work::WorkQueue,
+};
+use catalog::{Catalog, VolumeRecord};
+use env::{Env, Lock};
+use journal::Journal;
+use pack::PackStore;
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use types::{Epoch, Name, Root, VolumeId, VolumeRef};
+
+/// A store that is open to write: its only user on this host.
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) recovery: Duration,
+    /// Released last: fields are dropped in this order.
+    pub(crate) _lock: Box<dyn Lock>,
+}
+
+/// What the store's volumes share.
+pub(crate) struct Shared {
+    pub(crate) env: Env,
+    pub(crate) dir: PathBuf,
+    pub(crate) manifest: Manifest,
+    pub(crate) config: Config,
+    pub(crate) epoch: Epoch,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) brick: Arc<dyn brick::Brick>,
+    pub(crate) packs: Arc<PackStore>,
+    pub(crate) journal: Journal,
+    pub(crate) budget: Budget,
+    pub(crate) gate: Gate,
+    pub(crate) work: WorkQueue,
+    pub(crate) volumes: Mutex<HashMap<VolumeId, Arc<Volume>>>,
+    /// Held shared by who carries a root from one place of the catalog to another, and exclusively by who
+    /// lists all roots.
+    pub(crate) roots: RwLock<()>,
+    pub(crate) pins: Arc<RootPins>,
+}
+
+/// Roots that are in use outside of the catalog: by readers of snapshots.
+#[derive(Default)]
+pub(crate) struct RootPins {
+    next: AtomicU64,
+    roots: Mutex<HashMap<u64, OwnedRoot>>,
+}
+
+/// Keeps a root from collection until it is dropped.
+pub(crate) struct RootPin {
+    pins: Arc<RootPins>,
+    key: u64,
+}
+
+impl RootPins {
+    pub(crate) fn pin(self: &Arc<Self>, root: OwnedRoot) -> RootPin {
+        let key = self.next.fetch_add(1, Relaxed);
+        self.roots.lock().insert(key, root);
+        RootPin {
+            pins: Arc::clone(self),
+            key,
+        }
+    }
+}
+
+impl Drop for RootPin {
+    fn drop(&mut self) {
+        self.pins.roots.lock().remove(&self.key);
+    }
+}
+
+/// A root that must stay, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRoot {
+    /// The top of the map.
+    pub root: Root,
+    /// Blocks of the volume.
+    pub size_blocks: u64,
+    /// `volume`, `volume@snapshot`, `trash:ID`, `trash:ID@snapshot`, or `reader of …`.
+    pub owner: String,
+}
+
+/// How a store stands.
+#[derive(Clone, Debug)]
+pub struct StoreStats {
+    /// Dirty data and space.
+    pub pressure: Pressure,
+    /// The journal.
+    pub journal: journal::Stats,
+    /// How long recovery took.
+    pub recovery: Duration,
+    /// Volumes in use.
+    pub open_volumes: usize,
+}
+
+impl Shared {
+    pub(crate) fn sleep(&self, time: Duration) {
+        if self.config.background != Background::Inline {
+            std::thread::sleep(time);
+        }
+    }
+
+    /// A head of this size is destaged: less when the budget is shared by many volumes.
+    pub(crate) fn destage_threshold(&self) -> u64 {
+        if self.budget.fill() > 0.5 {
+            self.config.destage_bytes.min(self.config.dirty_bytes / 16)
+        } else {
+            self.config.destage_bytes
+        }
+    }
+
+    pub(crate) fn update_space(&self) {
+        match self.brick.space() {
+            Ok(space) => self.budget.set_space(space),
+            Err(e) => tracing::warn!(error = ?e, "cannot tell how much space is left"),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.env.clock.now().as_millis() as u64
+    }
+
+    pub(crate) fn open_volumes(&self) -> Vec<Arc<Volume>> {
+        self.volumes.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn find(&self, name: &Name) -> Result<VolumeRecord, Error> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no volume '{name}'"));
+        self.catalog.find(name)?.ok_or_else(missing)
+    }
+
+    /// The volume in memory, brought there if need be.
+    pub(crate) fn volume(self: &Arc<Self>, id: VolumeId) -> Result<Arc<Volume>, Error> {
+        let mut volumes = self.volumes.lock();
+        if let Some(volume) = volumes.get(&id) {
+            return Ok(Arc::clone(volume));
+        }
+        let gone = || Error::new(ErrorKind::NotFound, "the volume is gone");
+        let record = self
+            .catalog
+            .volume(id)?
+            .filter(|r| r.trashed.is_none())
+            .ok_or_else(gone)?;
+        let volume = self.adopt(record, Vec::new())?;
+        volumes.insert(id, Arc::clone(&volume));
+        Ok(volume)
+    }
+
+    /// Takes the right to write a volume: from now on older holders are refused.
+    pub(crate) fn adopt(
+        self: &Arc<Self>,
+        mut record: VolumeRecord,
+        layers: Vec<crate::layer::Layer>,
+    ) -> Result<Arc<Volume>, Error> {
+        if record.epoch != self.epoch {
+            record.epoch = self.epoch;
+            self.catalog
+                .commit(&[catalog::Change::PutVolume(record.clone())])?;
+            record.version += 1;
+        }
+        self.journal.fence(record.id, self.epoch);
+        Ok(Volume::new(Arc::clone(self), record, layers))
+    }
+}
+
+impl Store {
+    /// What the directory says about itself.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.shared.manifest
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// The packs, for collection, checking and metrics.
+    #[must_use]
+    pub fn packs(&self) -> &Arc<PackStore> {
+        &self.shared.packs
+    }
+
+    /// The catalog, to read.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<dyn Catalog> {
+        &self.shared.catalog
+    }
+
+    /// The budgets in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        StoreStats {
+            pressure: self.shared.budget.pressure(),
+            journal: self.shared.journal.stats(),
+            recovery: self.recovery,
+            open_volumes: self.shared.volumes.lock().len(),
+        }
+    }
+
+    /// A volume by name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub fn find(&self, name: &Name) -> Result<VolumeRecord, Error> {
+        self.shared.find(name)
+    }
+
+    /// Bytes of a volume that are not in packs yet; 0 if it is not in use.
+    #[must_use]
+    pub fn dirty(&self, id: VolumeId) -> u64 {
+        let volume = self.shared.volumes.lock().get(&id).cloned();
+        volume.map_or(0, |volume| volume.stats().dirty)
+    }
+
+    /// Every root that must stay. For collection: call it after the collection has begun, then
+    /// [`quiesce`](Self::quiesce) before anything is freed.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn roots(&self) -> Result<Vec<OwnedRoot>, Error> {
+        let _nobody_moves_roots = self.shared.roots.write();
+        let pinned = || {
+            self.shared
+                .pins
+                .roots
+                .lock()
+                .values()
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let mut roots = pinned();
+        for volume in self.shared.catalog.volumes()? {
+            let label = match volume.trashed {
+                None => volume.name.to_string(),
+                Some(_) => format!("trash:{}", volume.id),
+            };
+            for snapshot in self.shared.catalog.snapshots(volume.id)? {
+                // One that waits for its root is still in the layers above the volume's.
+                let Some(root) = snapshot.root else { continue };
+                let owner = format!("{label}@{}", snapshot.name);
+                roots.push(OwnedRoot {
+                    root,
+                    size_blocks: blocks(snapshot.size),
+                    owner,
+                });
+            }
+            roots.push(OwnedRoot {
+                root: volume.root,
+                size_blocks: blocks(volume.size),
+                owner: label,
+            });
+        }
+        Ok(roots)
+    }
+
+    /// Returns when every read that began before has ended.
+    pub fn quiesce(&self) {
+        self.shared.gate.quiesce();
+    }
+
+    /// Looks at the brick's free space again: what was freed is open to writers at once.
+    pub fn update_space(&self) {
+        self.shared.update_space();
+    }
+
+    /// The root and the size in bytes of a volume or snapshot, after destaging what it holds.
+    ///
+    /// # Errors
+    /// If there is none, or destaging fails.
+    pub fn root_of(&self, r: &VolumeRef) -> Result<(Root, u64), Error> {
+        let _roots = self.shared.roots.read();
+        let (rooted, size) = self.shared.rooted(r)?;
+        Ok((rooted.root, size))
+    }
+
+    /// Destages everything, for a store that then closes or is looked at from outside.
+    ///
+    /// # Errors
+    /// The first that destaging meets.
+    pub fn settle_all(&self) -> Result<(), Error> {
+        self.shared.open_volumes().iter().try_for_each(|volume| {
+            let last = volume.state.write().freeze();
+            volume.settle(last)
+        })
+    }
+
+    /// Ends the background's work and destages what is left. Nothing that was flushed is lost if this fails or is
+    /// never called.
+    ///
+    /// # Errors
+    /// If destaging fails: the journal has what was flushed.
+    pub fn close(&self) -> Result<(), Error> {
+        self.shared.work.close();
+        self.shared.budget.close();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a background thread had panicked");
+            }
+        }
+        let settled = self.settle_all();
+        for volume in self.shared.open_volumes() {
+            volume.state.write().closed = true;
+        }
+        // Volumes and what they share refer to each other.
+        self.shared.volumes.lock().clear();
+        settled
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Who drops without closing (a crash in a simulation) loses what was not flushed.
+        self.shared.work.close();
+        self.shared.budget.close();
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+        self.shared.volumes.lock().clear();
+    }
+}
+
+/// Blocks of so many bytes.
+pub(crate) fn blocks(bytes: u64) -> u64 {
+    bytes.div_ceil(types::BLOCK_SIZE as u64)
+}

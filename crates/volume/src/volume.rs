@@ -1,0 +1,215 @@
+//! A volume that is in use.
+
+use crate::{
+    config::Background,
+    error::{Error, ErrorKind},
+    layer::{Layer, Log},
+    store::Shared,
+};
+use catalog::{SnapshotRecord, VolumeRecord};
+use journal::Ticket;
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use types::{Epoch, Generation, Root, VolumeId};
+
+/// A volume's state in memory and the locks around it; see the crate's second invariant.
+pub(crate) struct Volume {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: VolumeId,
+    pub(crate) epoch: Epoch,
+    /// Bytes; mirrors the record.
+    pub(crate) size: AtomicU64,
+    /// Mirrors the record.
+    pub(crate) read_only: AtomicBool,
+    /// Waits in the work queue.
+    pub(crate) queued: AtomicBool,
+    /// Held by who changes the volume for its administrator: one change at a time.
+    pub(crate) manage: Mutex<()>,
+    /// Held by who destages: generations in order, one at a time.
+    pub(crate) destage: Mutex<()>,
+    pub(crate) record: Mutex<Committed>,
+    pub(crate) state: RwLock<State>,
+}
+
+/// What the catalog says, and what the next moves of the root must tell it.
+pub(crate) struct Committed {
+    pub(crate) record: VolumeRecord,
+    /// Who wants the root that holds exactly the generations up to the key.
+    pub(crate) wanted: BTreeMap<Generation, Vec<Wanted>>,
+}
+
+/// Somebody who waits for a root.
+pub(crate) enum Wanted {
+    /// A snapshot, in the catalog already (its version tells) or not.
+    Snapshot(SnapshotRecord),
+    /// A clone.
+    Root(Arc<OnceLock<Rooted>>),
+}
+
+/// A root and how many blocks it maps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rooted {
+    pub(crate) root: Root,
+    pub(crate) mapped_blocks: u64,
+}
+
+/// What reads and writes need.
+pub(crate) struct State {
+    pub(crate) head: Layer,
+    /// Oldest first.
+    pub(crate) frozen: VecDeque<Frozen>,
+    /// The state below all layers.
+    pub(crate) root: Root,
+    /// Grows whenever a block could have moved: by a freeze, a destage, a rollback.
+    pub(crate) version: u64,
+    /// The last submit to the journal: a flush that finds nothing new waits for it.
+    pub(crate) ticket: Option<Ticket>,
+    /// Since when the head holds something; monotonic time.
+    pub(crate) dirty_since: Option<Duration>,
+    /// Removed, or the store is closing.
+    pub(crate) closed: bool,
+}
+
+/// A layer that does not change any more.
+pub(crate) struct Frozen {
+    pub(crate) layer: Arc<Layer>,
+    pub(crate) log: Log,
+}
+
+/// How a volume stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VolumeStats {
+    /// Bytes that are not in packs yet.
+    pub dirty: u64,
+}
+
+impl State {
+    pub(crate) fn new(head: Generation, root: Root) -> Self {
+        State {
+            head: Layer::new(head),
+            frozen: VecDeque::new(),
+            root,
+            version: 0,
+            ticket: None,
+            dirty_since: None,
+            closed: false,
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.closed {
+            Err(Error::new(ErrorKind::Closed, "the volume is gone"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Closes the head, if it holds anything, and starts a new one: O(1). Answers the last
+    /// generation that is not the head's.
+    pub(crate) fn freeze(&mut self) -> Generation {
+        if !self.head.is_empty() {
+            let next = Layer::new(self.head.number.next());
+            let mut layer = std::mem::replace(&mut self.head, next);
+            let log = layer.take_log();
+            self.frozen.push_back(Frozen {
+                layer: Arc::new(layer),
+                log,
+            });
+            self.version += 1;
+            self.dirty_since = None;
+        }
+        Generation(self.head.number.0 - 1)
+    }
+
+    /// Layers from the newest to the oldest.
+    pub(crate) fn layers(&self) -> impl DoubleEndedIterator<Item = &Layer> {
+        self.frozen
+            .iter()
+            .map(|frozen| &*frozen.layer)
+            .chain([&self.head])
+            .rev()
+    }
+
+    pub(crate) fn dirty(&self) -> u64 {
+        self.layers().map(Layer::cost).sum()
+    }
+}
+
+impl Volume {
+    pub(crate) fn new(shared: Arc<Shared>, record: VolumeRecord, layers: Vec<Layer>) -> Arc<Self> {
+        let last = layers.last().map_or(record.destaged, |layer| layer.number);
+        let mut state = State::new(last.next(), record.root);
+        for layer in layers {
+            shared.budget.charge(0, layer.cost());
+            state.frozen.push_back(Frozen {
+                layer: Arc::new(layer),
+                log: Log::default(),
+            });
+        }
+        Arc::new(Volume {
+            id: record.id,
+            epoch: record.epoch,
+            size: AtomicU64::new(record.size),
+            read_only: AtomicBool::new(record.properties.read_only),
+            queued: AtomicBool::new(false),
+            manage: Mutex::new(()),
+            destage: Mutex::new(()),
+            record: Mutex::new(Committed {
+                record,
+                wanted: BTreeMap::new(),
+            }),
+            state: RwLock::new(state),
+            shared,
+        })
+    }
+
+    pub(crate) fn stats(&self) -> VolumeStats {
+        VolumeStats {
+            dirty: self.state.read().dirty(),
+        }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    /// Replaces the record by a changed one, in the catalog and here.
+    pub(crate) fn commit_record(
+        &self,
+        committed: &mut Committed,
+        record: VolumeRecord,
+    ) -> Result<(), Error> {
+        self.shared
+            .catalog
+            .commit(&[catalog::Change::PutVolume(record.clone())])?;
+        self.set_record(committed, record);
+        Ok(())
+    }
+
+    /// Notes what the catalog took.
+    pub(crate) fn set_record(&self, committed: &mut Committed, mut record: VolumeRecord) {
+        record.version += 1;
+        self.size.store(record.size, Relaxed);
+        self.read_only.store(record.properties.read_only, Relaxed);
+        committed.record = record;
+    }
+
+    /// Asks for destaging, or does it, if nobody else would.
+    pub(crate) fn wake_destager(self: &Arc<Self>) {
+        match self.shared.config.background {
+            Background::Threads(_) => self.shared.work.push(self),
+            Background::Inline => {
+                if let Err(e) = self.destage_due(false) {
+                    tracing::error!(volume = %self.id, error = ?e, "destaging failed");
+                }
+            }
+        }
+    }
+}

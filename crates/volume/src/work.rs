@@ -1,0 +1,159 @@
+//! Who destages in the background, and looks after time, space and the journal.
+
+use crate::{error::Error, store::Shared, volume::Volume};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// How often somebody looks for what is due without being asked.
+const TICK: Duration = Duration::from_millis(250);
+/// After a failed destage its volume is left alone for so long.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Volumes with something to destage.
+#[derive(Default)]
+pub(crate) struct WorkQueue {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    volumes: VecDeque<Arc<Volume>>,
+    closed: bool,
+}
+
+impl WorkQueue {
+    pub(crate) fn push(&self, volume: &Arc<Volume>) {
+        if !volume.queued.swap(true, Relaxed) {
+            self.queue.lock().volumes.push_back(Arc::clone(volume));
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.queue.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The next volume; none after a tick without work. `Err` when closed.
+    fn pop(&self) -> Result<Option<Arc<Volume>>, ()> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.closed {
+                return Err(());
+            }
+            if let Some(volume) = queue.volumes.pop_front() {
+                volume.queued.store(false, Relaxed);
+                return Ok(Some(volume));
+            }
+            if self.changed.wait_for(&mut queue, TICK).timed_out() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn wait_closed(&self, time: Duration) -> bool {
+        let mut queue = self.queue.lock();
+        if !queue.closed {
+            self.changed.wait_for(&mut queue, time);
+        }
+        queue.closed
+    }
+}
+
+/// Starts `count` destagers and one keeper. They end when the queue is closed or the store is gone.
+pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<Vec<JoinHandle<()>>, Error> {
+    let mut threads = Vec::new();
+    for number in 0..count.max(1) {
+        let shared = Arc::clone(shared);
+        threads.push(spawn(&format!("destage-{number}"), move || {
+            destager(&shared)
+        })?);
+    }
+    let shared = Arc::downgrade(shared);
+    threads.push(spawn("keeper", move || keeper(&shared))?);
+    Ok(threads)
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    env::spawn(name, body).map_err(|e| {
+        Error::new(crate::ErrorKind::Io, "cannot start background threads").with_source(e)
+    })
+}
+
+fn destager(shared: &Shared) {
+    while let Ok(volume) = shared.work.pop() {
+        let Some(volume) = volume else { continue };
+        match volume.destage_due(false) {
+            Ok(_) => {
+                if volume.is_due() {
+                    shared.work.push(&volume);
+                }
+            }
+            Err(e) => {
+                tracing::error!(volume = %volume.id, error = ?e, "destaging failed; trying again");
+                shared.work.wait_closed(RETRY_AFTER);
+            }
+        }
+    }
+}
+
+fn keeper(shared: &Weak<Shared>) {
+    loop {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        if shared.work.wait_closed(TICK) {
+            return;
+        }
+        shared.update_space();
+        for volume in shared.open_volumes() {
+            if volume.is_due() {
+                shared.work.push(&volume);
+            }
+        }
+        if let Err(e) = shared.relieve_journal() {
+            tracing::error!(error = ?e, "destaging for the journal failed");
+        }
+    }
+}
+
+impl Volume {
+    /// Whether destaging should do something about it.
+    pub(crate) fn is_due(&self) -> bool {
+        let state = self.state.read();
+        let age = state
+            .dirty_since
+            .map(|since| self.shared.env.clock.monotonic() - since);
+        !state.frozen.is_empty()
+            || state.head.cost() >= self.shared.destage_threshold()
+            || age.is_some_and(|age| age >= self.shared.config.destage_after)
+    }
+}
+
+impl Shared {
+    /// While the journal is more than half full, destages whoever keeps its oldest segment.
+    pub(crate) fn relieve_journal(&self) -> Result<(), Error> {
+        // One step a generation: bounded, whatever others write meanwhile.
+        for _ in 0..64 {
+            let stats = self.journal.stats();
+            if stats.used * 2 <= stats.capacity {
+                return Ok(());
+            }
+            let Some((volume, generation)) = self.journal.oldest() else {
+                return Ok(());
+            };
+            let Some(volume) = self.volumes.lock().get(&volume).cloned() else {
+                return Ok(());
+            };
+            let last = volume.state.write().freeze();
+            volume.settle(last.min(generation))?;
+        }
+        Ok(())
+    }
+}
