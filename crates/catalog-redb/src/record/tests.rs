@@ -1,1 +1,146 @@
-//! What records look like, and what hostile ones do.
+//! What records look like, and what becomes of hostile ones.
+
+use super::*;
+use catalog::{ErrorKind, Properties, Trashed};
+use proptest::prelude::*;
+use types::{Codec, Epoch, Generation, PackId};
+
+fn volume() -> VolumeRecord {
+    VolumeRecord {
+        id: VolumeId(1),
+        version: 2,
+        name: "web".parse().unwrap(),
+        epoch: Epoch(3),
+        size: 1 << 30,
+        root: Root {
+            pointer: Pointer::new(PackId(5), 6),
+            height: 2,
+        },
+        destaged: Generation(7),
+        mapped_blocks: 8,
+        properties: Properties {
+            dedup: true,
+            codec: Codec::Zstd,
+            read_only: false,
+        },
+        created_ms: 9,
+        origin: Some("t@1".to_owned()),
+        trashed: Some(Trashed {
+            at_ms: 10,
+            until_ms: 11,
+        }),
+    }
+}
+
+fn snapshot() -> SnapshotRecord {
+    SnapshotRecord {
+        id: SnapshotId(4),
+        version: 1,
+        volume: VolumeId(1),
+        name: "s".parse().unwrap(),
+        size: 512,
+        generation: Generation(2),
+        root: None,
+        mapped_blocks: 0,
+        created_ms: 3,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sealed(key: &[u8], body: &[u8]) -> Vec<u8> {
+    let crc = checksum(VolumeRecord::TABLE, key, body);
+    [body, &crc.to_le_bytes()].concat()
+}
+
+fn why(bytes: &[u8]) -> String {
+    let cause = decode::<VolumeRecord>(&volume_key(VolumeId(1)), bytes).unwrap_err();
+    assert_eq!(cause.kind(), ErrorKind::Corrupt);
+    cause.to_string()
+}
+
+/// A change here makes existing stores unreadable: give it a new version, and read the old one.
+#[test]
+fn version_1_looks_like_this() {
+    assert_eq!(
+        hex(&encode(&volume()).unwrap()),
+        "0101020377656203808080800486a001020708010200090103744031010a0b6b7bcadf"
+    );
+    assert_eq!(
+        hex(&encode(&snapshot()).unwrap()),
+        "0104010101738004020000037e77dd7b"
+    );
+    assert_eq!(
+        hex(&encode(&Settings::default()).unwrap()),
+        "010001010080a305265a93da"
+    );
+    let counter = Counter {
+        name: "pack".to_owned(),
+        value: 300,
+    };
+    assert_eq!(hex(&encode(&counter).unwrap()), "01047061636bac02fdb5be5f");
+}
+
+#[test]
+fn no_flipped_bit_and_no_cut_goes_unnoticed() {
+    let good = encode(&volume()).unwrap();
+    let key = volume_key(VolumeId(1));
+    assert_eq!(decode::<VolumeRecord>(&key, &good).unwrap(), volume());
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(why(&bad), "a record's checksum is wrong", "bit {bit}");
+    }
+    for len in 0..good.len() {
+        why(&good[..len]);
+    }
+}
+
+#[test]
+fn a_record_under_anothers_key_is_refused() {
+    let good = encode(&volume()).unwrap();
+    let other = volume_key(VolumeId(2));
+    decode::<VolumeRecord>(&other, &good).unwrap_err();
+    // With a checksum that is right for the place.
+    let body = &good[..good.len() - CRC_LEN];
+    decode::<VolumeRecord>(&other, &sealed(&other, body)).unwrap_err();
+    decode::<SnapshotRecord>(&volume_key(VolumeId(1)), &good).unwrap_err();
+}
+
+#[test]
+fn what_the_checksum_lets_pass_is_checked_too() {
+    let key = volume_key(VolumeId(1));
+    let body_of = |record: &VolumeRecord| {
+        let mut bytes = encode(record).unwrap();
+        bytes.truncate(bytes.len() - CRC_LEN);
+        bytes
+    };
+    let mut newer = body_of(&volume());
+    newer[0] = VERSION + 1;
+    assert!(why(&sealed(&key, &newer)).contains("newer format"));
+    newer[0] = 0;
+    assert!(why(&sealed(&key, &newer)).contains("no known format"));
+    let longer = [body_of(&volume()), vec![0]].concat();
+    why(&sealed(&key, &longer));
+    why(&sealed(&key, &[]));
+    let mut tall = volume();
+    tall.root.height = 5;
+    why(&sealed(&key, &body_of(&tall)));
+    let mut astray = volume();
+    astray.root.pointer = postcard::from_bytes(&[7]).unwrap();
+    why(&sealed(&key, &body_of(&astray)));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_decoder_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let key = volume_key(VolumeId(1));
+        let bytes = sealed(&key, &[vec![VERSION], body].concat());
+        if let Ok(record) = decode::<VolumeRecord>(&key, &bytes) {
+            prop_assert_eq!(record.id, VolumeId(1));
+        }
+        let _ = decode::<SnapshotRecord>(&key, &bytes);
+    }
+}
