@@ -2,7 +2,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    missing_docs,
     reason = "a measurement"
 )]
 
@@ -55,11 +54,13 @@ fn main() {
         };
         let n = blocks.len() as u64;
         let mut pointers = Vec::new();
-        let mut writer = store.writer(codec, dedup);
+        let mut first = Some(store.writer(codec, dedup));
         timed("write_blocks", n, &mut || {
-            pointers = writer.write_blocks(&blocks).unwrap()
+            pointers = first.as_mut().unwrap().write_blocks(&blocks).unwrap()
         });
-        timed("finish", n, &mut || drop(writer.finish().unwrap()));
+        timed("finish", n, &mut || {
+            drop(first.take().unwrap().finish().unwrap())
+        });
         if dedup {
             let mut writer = store.writer(codec, dedup);
             timed("write again", n, &mut || {
