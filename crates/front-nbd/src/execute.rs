@@ -1,0 +1,267 @@
+//! Requests become calls of the device, and their outcomes replies.
+
+use crate::{buffer::Buffer, stats::Counters};
+use block::{BlockDevice, Durability, ErrorKind, ExtentKind};
+use nbd_proto::{
+    ErrorCode, PAYLOAD_LEN_MAX,
+    meta::AllocationFlags,
+    reply::{ReplyFlags, Style, To},
+    request::{Command, CommandFlags, Request},
+};
+use std::sync::Arc;
+
+/// What the handshake agreed on.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) device: Arc<dyn BlockDevice>,
+    pub(crate) export: String,
+    pub(crate) style: Style,
+    /// The id of `base:allocation`, if it was selected.
+    pub(crate) allocation: Option<u32>,
+}
+
+/// Runs of zeroes that are shorter are sent as data.
+const HOLE_LEN_MIN: usize = 64 << 10;
+/// Extents in one answer, at most: clients ask again for the rest.
+const EXTENTS_MAX: usize = 8192;
+
+type Failure = (ErrorCode, String);
+
+impl Session {
+    pub(crate) const fn extended(&self) -> bool {
+        matches!(self.style, Style::Extended)
+    }
+
+    const fn to(&self, request: &Request) -> To {
+        To {
+            style: self.style,
+            cookie: request.cookie,
+            offset: request.offset,
+        }
+    }
+
+    /// Whether the request is one that can be done, apart from where its range lies.
+    pub(crate) fn check(&self, request: &Request) -> Result<Command, ErrorCode> {
+        let command = Command::from_wire(request.command).ok_or(ErrorCode::Inval)?;
+        let mut allowed = command.flags_allowed();
+        if command == Command::Write && self.extended() {
+            allowed = allowed | CommandFlags::PAYLOAD_LEN;
+        }
+        let df = request.flags.contains(CommandFlags::DF);
+        if !request.flags.within(allowed) || (df && self.style == Style::Simple) {
+            return Err(ErrorCode::Inval);
+        }
+        let too_long = request.length > PAYLOAD_LEN_MAX.into();
+        match command {
+            Command::Read if too_long => Err(ErrorCode::Overflow),
+            Command::Write if too_long => Err(ErrorCode::Inval),
+            Command::BlockStatus if self.allocation.is_none() || request.length == 0 => {
+                Err(ErrorCode::Inval)
+            }
+            _ => Ok(command),
+        }
+    }
+
+    /// Does a request of any kind but READ, waiting as long as it takes, and appends the reply.
+    ///
+    /// NO_HOLE is satisfied by the same verb as its absence: overwriting what was zeroed never needs
+    /// space that was not there before, since nothing is ever written in place. Zeroing only notes a
+    /// range, so that FAST_ZERO is always fast.
+    pub(crate) fn execute(
+        &self,
+        command: Command,
+        request: &Request,
+        payload: &[u8],
+        out: &mut Buffer,
+        counters: &Counters,
+    ) {
+        let durability = if request.flags.contains(CommandFlags::FUA) {
+            Durability::Durable
+        } else {
+            Durability::Volatile
+        };
+        let (offset, length, device) = (request.offset, request.length, &self.device);
+        let outcome = match command {
+            Command::Write => device.write(offset, payload, durability),
+            Command::WriteZeroes => device.write_zeroes(offset, length, durability),
+            Command::Trim => device.discard(offset, length, durability),
+            Command::Flush => device.flush(),
+            Command::Cache => device.prefetch(offset, length),
+            Command::BlockStatus => return self.block_status(request, out, counters),
+            Command::Read | Command::Disconnect => unreachable!("these are not executed"),
+        };
+        self.answer(command, request, outcome, out, counters);
+    }
+
+    /// Appends the reply to a request without data.
+    pub(crate) fn answer(
+        &self,
+        command: Command,
+        request: &Request,
+        outcome: Result<(), block::Error>,
+        out: &mut Buffer,
+        counters: &Counters,
+    ) {
+        match outcome {
+            Ok(()) => out.push(&self.to(request).success()),
+            Err(error) => self.fail(request, failure(command, &error), out, counters),
+        }
+    }
+
+    /// Appends an error.
+    pub(crate) fn fail(
+        &self,
+        request: &Request,
+        (code, message): Failure,
+        out: &mut Buffer,
+        counters: &Counters,
+    ) {
+        counters.error();
+        let mut reply = Vec::new();
+        self.to(request).put_error(&mut reply, code, &message);
+        out.push(&reply);
+    }
+
+    /// Reads into the end of `out` and makes a reply of it. With `now`, `false` says that it would wait,
+    /// and nothing was appended.
+    pub(crate) fn read(
+        &self,
+        request: &Request,
+        now: bool,
+        out: &mut Buffer,
+        counters: &Counters,
+    ) -> bool {
+        let to = self.to(request);
+        // `check` saw to it that the length is one of a payload.
+        let len = request.length as usize;
+        if len == 0 {
+            out.push(&to.nothing_read());
+            return true;
+        }
+        let (start, head_len) = (out.len(), to.data_head_len());
+        let reply = out.grow(head_len + len);
+        let (head, data) = reply.split_at_mut(head_len);
+        let outcome = if now {
+            self.device.try_read(request.offset, data)
+        } else {
+            self.device.read(request.offset, data).map(|()| true)
+        };
+        match outcome {
+            Ok(true) => {
+                let whole = to.data_head(ReplyFlags::DONE, request.offset, len as u32);
+                head.copy_from_slice(&whole);
+                let divisible =
+                    self.style != Style::Simple && !request.flags.contains(CommandFlags::DF);
+                if divisible && len >= HOLE_LEN_MIN {
+                    leave_out_holes(to, start, out);
+                }
+                true
+            }
+            Ok(false) => {
+                out.truncate(start);
+                false
+            }
+            Err(error) => {
+                out.truncate(start);
+                self.fail(request, failure(Command::Read, &error), out, counters);
+                true
+            }
+        }
+    }
+
+    fn block_status(&self, request: &Request, out: &mut Buffer, counters: &Counters) {
+        let one = request.flags.contains(CommandFlags::REQ_ONE);
+        let max = if one { 1 } else { EXTENTS_MAX };
+        let extents = self.device.extents(request.offset, request.length, max);
+        let extents = match extents {
+            Ok(extents) => extents,
+            Err(e) => return self.fail(request, failure(Command::BlockStatus, &e), out, counters),
+        };
+        let hole = (AllocationFlags::HOLE | AllocationFlags::ZERO).0;
+        let extents: Vec<(u64, u32)> = extents
+            .iter()
+            .map(|e| (e.len, if e.kind == ExtentKind::Hole { hole } else { 0 }))
+            .collect();
+        let mut reply = Vec::new();
+        let context = self.allocation.unwrap_or_default();
+        let to = self.to(request);
+        to.put_extents(&mut reply, ReplyFlags::DONE, context, &extents);
+        out.push(&reply);
+    }
+}
+
+/// The code that an error of the device has on the wire ("Error values").
+fn failure(command: Command, error: &block::Error) -> Failure {
+    let writes = matches!(command, Command::Write | Command::WriteZeroes);
+    let code = match error.kind() {
+        ErrorKind::OutOfRange if writes => ErrorCode::NoSpc,
+        ErrorKind::OutOfRange => ErrorCode::Inval,
+        ErrorKind::ReadOnly => ErrorCode::Perm,
+        ErrorKind::NoSpace => ErrorCode::NoSpc,
+        ErrorKind::Gone => ErrorCode::Shutdown,
+        ErrorKind::Io => {
+            tracing::warn!(?error, "an NBD request failed");
+            ErrorCode::Io
+        }
+    };
+    (code, error.to_string())
+}
+
+/// Makes several chunks of the one from `start` if it holds long runs of zeroes.
+///
+/// The data are looked at rather than the extents: that never waits for the block map, finds zeroes
+/// that are stored too, and costs one cache line a block where there are data.
+fn leave_out_holes(to: To, start: usize, out: &mut Buffer) {
+    let data_at = start + to.data_head_len();
+    let runs = runs(to.offset, &out.as_slice()[data_at..]);
+    if !runs.iter().any(|run| run.hole) {
+        return;
+    }
+    let mut reply = Vec::new();
+    let mut at = 0;
+    for (i, run) in runs.iter().enumerate() {
+        let last = i + 1 == runs.len();
+        let flags = ReplyFlags(if last { ReplyFlags::DONE.0 } else { 0 });
+        let offset = to.offset + at as u64;
+        if run.hole {
+            to.put_hole(&mut reply, flags, offset, run.len as u32);
+        } else {
+            reply.extend_from_slice(&to.data_head(flags, offset, run.len as u32));
+            let from = data_at + at;
+            reply.extend_from_slice(&out.as_slice()[from..from + run.len]);
+        }
+        at += run.len;
+    }
+    out.truncate(start);
+    out.push(&reply);
+}
+
+struct Run {
+    len: usize,
+    hole: bool,
+}
+
+/// Runs of zeroes and of data in `data`, divided at blocks of the device; neighbours differ.
+fn runs(offset: u64, data: &[u8]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut add = |len: usize, hole: bool| match runs.last_mut() {
+        _ if len == 0 => {}
+        Some(last) if last.hole == hole => last.len += len,
+        _ => runs.push(Run { len, hole }),
+    };
+    let (mut at, mut zeroes) = (0, 0);
+    while at < data.len() {
+        let in_block = (offset + at as u64) as usize % types::BLOCK_SIZE;
+        let len = (types::BLOCK_SIZE - in_block).min(data.len() - at);
+        if types::is_zero(&data[at..at + len]) {
+            zeroes += len;
+        } else {
+            add(zeroes, zeroes >= HOLE_LEN_MIN);
+            add(len, false);
+            zeroes = 0;
+        }
+        at += len;
+    }
+    add(zeroes, zeroes >= HOLE_LEN_MIN);
+    runs
+}

@@ -1,0 +1,110 @@
+//! Threads for requests that wait.
+
+use parking_lot::{Condvar, Mutex};
+use std::{collections::VecDeque, io, sync::Arc, thread::JoinHandle};
+
+/// Something to do that may wait, though never for a client.
+pub(crate) trait Task: Send + 'static {
+    /// Does it.
+    fn run(self);
+}
+
+/// Threads are started as they are needed, up to a limit, and stay.
+///
+/// The queue is bounded by what connections may have in flight.
+pub(crate) struct Pool<T: Task> {
+    shared: Arc<Shared<T>>,
+    threads_max: usize,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    wake: Condvar,
+}
+
+struct State<T> {
+    queue: VecDeque<T>,
+    idle: usize,
+    threads: Vec<JoinHandle<()>>,
+    stopping: bool,
+}
+
+impl<T: Task> Pool<T> {
+    pub(crate) fn new(threads_max: usize) -> Self {
+        let state = State {
+            queue: VecDeque::new(),
+            idle: 0,
+            threads: Vec::new(),
+            stopping: false,
+        };
+        Pool {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                wake: Condvar::new(),
+            }),
+            threads_max: threads_max.max(1),
+        }
+    }
+
+    /// Queues a task. It is run by the caller if no thread could be had at all.
+    pub(crate) fn submit(&self, task: T) {
+        let mut state = self.shared.state.lock();
+        state.queue.push_back(task);
+        if state.queue.len() > state.idle
+            && state.threads.len() < self.threads_max
+            && let Err(error) = self.start_thread(&mut state)
+        {
+            tracing::warn!(%error, "no more threads for NBD workers");
+            if state.threads.is_empty() {
+                let task = state.queue.pop_back();
+                drop(state);
+                if let Some(task) = task {
+                    task.run();
+                }
+                return;
+            }
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    fn start_thread(&self, state: &mut State<T>) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let thread = env::spawn("nbd-worker", move || shared.work())?;
+        state.threads.push(thread);
+        Ok(())
+    }
+
+    /// Ends the threads once the queue is empty.
+    pub(crate) fn stop(&self) {
+        let threads = {
+            let mut state = self.shared.state.lock();
+            state.stopping = true;
+            std::mem::take(&mut state.threads)
+        };
+        self.shared.wake.notify_all();
+        for thread in threads {
+            // Tasks catch their panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<T: Task> Shared<T> {
+    fn work(&self) {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(task) = state.queue.pop_front() {
+                drop(state);
+                task.run();
+                state = self.state.lock();
+            } else if state.stopping {
+                return;
+            } else {
+                state.idle += 1;
+                self.wake.wait(&mut state);
+                state.idle -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The reader of a connection: parses requests, does what can be done at once, hands the rest over.
+
+use crate::{
+    buffer::Buffer,
+    connection::{Connection, Job, Work, Workers},
+    execute::Session,
+    receiver::Receiver,
+};
+use block::{Durability, check_range};
+use nbd_proto::{
+    ErrorCode, PAYLOAD_LEN_MAX,
+    request::{Command, CommandFlags, EXTENDED_REQUEST_LEN, REQUEST_LEN, Request},
+};
+use std::{io, sync::Arc};
+
+/// Replies are sent when so much was gathered, bytes, even if there are more requests to parse.
+const GATHER_MAX: usize = 256 << 10;
+/// Longer reads are left to workers: their replies must not grow the reader's buffer.
+const INLINE_READ_MAX: u64 = 1 << 20;
+/// Payloads up to this are parsed where they were received.
+const INLINE_PAYLOAD_MAX: u64 = 128 << 10;
+/// Longer ones are written in pieces of this size, as they come.
+const PIECE: u64 = 1 << 20;
+/// After so many requests, each alone in flight, the client is taken to wait for each of its answers,
+/// and a hand-over would only cost time.
+const SOLITARY: u32 = 8;
+/// What a job costs besides its data, bytes.
+const JOB_OVERHEAD: u64 = 512;
+
+/// The state of the reading thread.
+pub(crate) struct Reader<'a> {
+    connection: &'a Arc<Connection>,
+    session: &'a Session,
+    workers: &'a Workers,
+    receiver: Receiver,
+    gathered: Buffer,
+    piece: Buffer,
+    /// Requests parsed since bytes were last waited for.
+    batch: u32,
+    /// How many batches in a row were of one request, with nothing else in flight.
+    solitary: u32,
+}
+
+/// Whether there will be more.
+#[derive(PartialEq, Eq)]
+enum Next {
+    More,
+    End,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(
+        connection: &'a Arc<Connection>,
+        session: &'a Session,
+        workers: &'a Workers,
+    ) -> Self {
+        Reader {
+            connection,
+            session,
+            workers,
+            receiver: Receiver::new(),
+            gathered: Buffer::default(),
+            piece: Buffer::default(),
+            batch: 0,
+            solitary: 0,
+        }
+    }
+
+    /// Serves until the client leaves or the server ends.
+    ///
+    /// # Errors
+    /// The connection broke, or the client is out of step.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        while let Some(request) = self.next_request()? {
+            self.batch += 1;
+            let counters = &self.connection.counters;
+            counters.request(request.command, request.length);
+            if self.serve(&request)? == Next::End {
+                break;
+            }
+            if self.gathered.len() >= GATHER_MAX {
+                self.send()?;
+            }
+        }
+        self.send()
+    }
+
+    fn next_request(&mut self) -> io::Result<Option<Request>> {
+        loop {
+            let bytes = self.receiver.available();
+            let parsed = if self.session.extended() {
+                bytes.split_first_chunk().map(|(head, _)| {
+                    Request::decode_extended(head).map(|r| (r, EXTENDED_REQUEST_LEN))
+                })
+            } else {
+                bytes
+                    .split_first_chunk()
+                    .map(|(head, _)| Request::decode_compact(head).map(|r| (r, REQUEST_LEN)))
+            };
+            if let Some(parsed) = parsed {
+                let (request, len) = parsed.map_err(invalid)?;
+                self.receiver.consume(len);
+                return Ok(Some(request));
+            }
+            self.send()?;
+            if self.connection.is_draining() {
+                return Ok(None);
+            }
+            self.note_batch();
+            self.receiver.make_room(Receiver::CAPACITY);
+            if !self.receiver.fill(&self.connection.outbox.socket)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn note_batch(&mut self) {
+        let alone = self.batch <= 1 && !self.connection.outbox.has_jobs();
+        self.solitary = if alone {
+            self.solitary.saturating_add(self.batch)
+        } else {
+            0
+        };
+        self.batch = 0;
+    }
+
+    /// Whether waiting on this thread keeps nobody else waiting.
+    fn may_wait(&self) -> bool {
+        self.solitary >= SOLITARY
+            && self.batch <= 1
+            && self.receiver.available().is_empty()
+            && !self.connection.outbox.has_jobs()
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        self.connection.outbox.send_gathered(&mut self.gathered)
+    }
+
+    fn serve(&mut self, request: &Request) -> io::Result<Next> {
+        let payload_len = request.payload_len(self.session.extended());
+        let command = match self.session.check(request) {
+            Ok(command) => command,
+            Err(code) => return self.refuse(request, payload_len, code),
+        };
+        let fua = request.flags.contains(CommandFlags::FUA);
+        match command {
+            Command::Disconnect => return Ok(Next::End),
+            Command::Write => return self.write(request, fua),
+            Command::Read => self.read(request)?,
+            Command::Trim | Command::WriteZeroes if !fua => self.execute(command, request),
+            _ if self.may_wait() => self.execute(command, request),
+            _ => self.hand_over(request, Work::Whole(command), 0)?,
+        }
+        Ok(Next::More)
+    }
+
+    fn execute(&mut self, command: Command, request: &Request) {
+        let (out, counters) = (&mut self.gathered, &self.connection.counters);
+        self.session.execute(command, request, &[], out, counters);
+    }
+
+    /// Answers with an error, after the payload that nobody wants.
+    fn refuse(&mut self, request: &Request, len: u64, code: ErrorCode) -> io::Result<Next> {
+        if len > 2 * u64::from(PAYLOAD_LEN_MAX) {
+            return Err(invalid("a payload of a size that nobody sends"));
+        }
+        if self.skip(len)? == Next::End {
+            return Ok(Next::End);
+        }
+        let message = match code {
+            ErrorCode::Overflow => "the length is over 32 MiB",
+            _ => "not a request that this export takes",
+        };
+        let (out, counters) = (&mut self.gathered, &self.connection.counters);
+        self.session
+            .fail(request, (code, message.to_owned()), out, counters);
+        Ok(Next::More)
+    }
+
+    fn skip(&mut self, mut len: u64) -> io::Result<Next> {
+        while len > 0 {
+            if self.receiver.available().is_empty() {
+                self.send()?;
+                if !self.receiver.fill(&self.connection.outbox.socket)? {
+                    return Ok(Next::End);
+                }
+            }
+            let part = (self.receiver.available().len() as u64).min(len);
+            self.receiver.consume(part as usize);
+            len -= part;
+        }
+        Ok(Next::More)
+    }
+
+    fn read(&mut self, request: &Request) -> io::Result<()> {
+        let long = request.length > INLINE_READ_MAX;
+        let (session, counters) = (self.session, &self.connection.counters);
+        if !long && session.read(request, true, &mut self.gathered, counters) {
+            return Ok(());
+        }
+        if !long && self.may_wait() {
+            session.read(request, false, &mut self.gathered, counters);
+            return Ok(());
+        }
+        self.hand_over(request, Work::Whole(Command::Read), request.length)
+    }
+
+    fn hand_over(&mut self, request: &Request, work: Work, len: u64) -> io::Result<()> {
+        let (connection, bytes) = (self.connection, len + JOB_OVERHEAD);
+        let cost = match connection.outbox.try_admit(bytes) {
+            Some(cost) => cost,
+            None => {
+                // What is gathered must not wait for room in the budgets.
+                self.send()?;
+                connection.outbox.admit(bytes)?
+            }
+        };
+        self.workers.submit(Job {
+            connection: connection.clone(),
+            request: *request,
+            work,
+            cost,
+        });
+        Ok(())
+    }
+
+    fn write(&mut self, request: &Request, fua: bool) -> io::Result<Next> {
+        if request.length > INLINE_PAYLOAD_MAX {
+            return self.write_in_pieces(request, fua);
+        }
+        let len = request.length as usize;
+        self.receiver.make_room(len);
+        while self.receiver.available().len() < len {
+            self.send()?;
+            if !self.receiver.fill(&self.connection.outbox.socket)? {
+                return Ok(Next::End);
+            }
+        }
+        if fua && !(self.receiver.available().len() == len && self.may_wait_after_payload()) {
+            let mut payload = self.connection.outbox.recycler().take();
+            payload.push(&self.receiver.available()[..len]);
+            self.receiver.consume(len);
+            self.hand_over(request, Work::Write(payload), request.length)?;
+            return Ok(Next::More);
+        }
+        let payload = &self.receiver.available()[..len];
+        let (out, counters) = (&mut self.gathered, &self.connection.counters);
+        self.session
+            .execute(Command::Write, request, payload, out, counters);
+        self.receiver.consume(len);
+        Ok(Next::More)
+    }
+
+    fn may_wait_after_payload(&self) -> bool {
+        self.solitary >= SOLITARY && self.batch <= 1 && !self.connection.outbox.has_jobs()
+    }
+
+    /// Writes a long payload as it comes. The pieces are whole blocks of the device, and no promise
+    /// about a write as a whole is broken: until it is answered, any part of it may have happened.
+    fn write_in_pieces(&mut self, request: &Request, fua: bool) -> io::Result<Next> {
+        let device = &self.session.device;
+        let mut outcome = check_range("write", request.offset, request.length, device.info().size);
+        self.send()?;
+        let mut done = 0;
+        while done < request.length {
+            let at = request.offset.wrapping_add(done);
+            let to_boundary = PIECE - at % types::BLOCK_SIZE as u64;
+            let len = to_boundary.min(request.length - done) as usize;
+            if !self.receive_piece(len)? {
+                return Ok(Next::End);
+            }
+            if outcome.is_ok() {
+                outcome = device.write(at, self.piece.as_slice(), Durability::Volatile);
+            }
+            done += len as u64;
+        }
+        if fua && outcome.is_ok() {
+            self.hand_over(request, Work::Sync, 0)?;
+            return Ok(Next::More);
+        }
+        let (out, counters) = (&mut self.gathered, &self.connection.counters);
+        self.session
+            .answer(Command::Write, request, outcome, out, counters);
+        Ok(Next::More)
+    }
+
+    fn receive_piece(&mut self, len: usize) -> io::Result<bool> {
+        self.piece.truncate(0);
+        self.piece.grow(len);
+        let room = self.piece.as_mut_slice();
+        let had = self.receiver.take(room);
+        let rest = &mut room[had..];
+        Ok(self.connection.outbox.socket.recv_all(rest)? == rest.len())
+    }
+}
+
+fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

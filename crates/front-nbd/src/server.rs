@@ -1,0 +1,310 @@
+//! The server: its listeners, its connections, its end.
+
+use crate::{
+    Config, ConnectionInfo, Stats,
+    budget::Budget,
+    buffer::Recycler,
+    connection::{Connection, Workers},
+    handshake,
+    listener::{self, SocketFile, Stop},
+    outbox::{Commons, Outbox},
+    reader::Reader,
+    socket::Socket,
+    stats::Counters,
+};
+use block::Exports;
+use env::Env;
+use parking_lot::{Condvar, Mutex};
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{Arc, OnceLock},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// Serves exports to NBD clients. Dropping it ends it as [`shutdown`](Self::shutdown) does, without patience.
+pub struct Server {
+    shared: Arc<Shared>,
+    stop: Arc<Stop>,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+struct Listener {
+    thread: JoinHandle<()>,
+    _file: Option<SocketFile>,
+}
+
+struct Shared {
+    exports: Arc<dyn Exports>,
+    config: Config,
+    env: Env,
+    workers: Workers,
+    commons: Arc<Commons>,
+    connections: Mutex<Connections>,
+    one_ended: Condvar,
+}
+
+#[derive(Default)]
+struct Connections {
+    live: HashMap<u64, Arc<Connection>>,
+    next_id: u64,
+    /// Of connections that ended, and refused ones.
+    past: Stats,
+    stopping: bool,
+}
+
+impl Server {
+    /// A server without listeners.
+    ///
+    /// # Errors
+    /// The system has no file descriptor to give.
+    pub fn start(exports: Arc<dyn Exports>, env: Env, config: Config) -> io::Result<Self> {
+        let commons = Commons {
+            budget: Budget::new(config.in_flight_bytes),
+            recycler: Recycler::default(),
+        };
+        Ok(Server {
+            shared: Arc::new(Shared {
+                exports,
+                workers: Workers::new(config.workers),
+                config,
+                env,
+                commons: Arc::new(commons),
+                connections: Mutex::default(),
+                one_ended: Condvar::new(),
+            }),
+            stop: Arc::new(Stop::new()?),
+            listeners: Mutex::default(),
+        })
+    }
+
+    /// Listens at a path for those whom `mode` allows to write.
+    ///
+    /// # Behavior
+    /// A socket that nobody listens at is replaced. The file is removed when the server ends.
+    ///
+    /// # Errors
+    /// `AddrInUse` if somebody listens there or it is not a socket.
+    pub fn listen_unix(&self, path: &Path, mode: u32) -> io::Result<()> {
+        let (fd, file) = listener::bind_unix(path, mode)?;
+        self.accept_from(fd, Some(file))
+    }
+
+    /// Listens at a loopback address; returns it with the port that it got.
+    ///
+    /// # Errors
+    /// The address is another's, or in use.
+    pub fn listen_tcp(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let (fd, address) = listener::bind_tcp(address)?;
+        self.accept_from(fd, None)?;
+        Ok(address)
+    }
+
+    /// Accepts connections from a socket that listens already (socket activation).
+    ///
+    /// # Errors
+    /// The system has no more threads to give.
+    pub fn adopt(&self, listener: OwnedFd) -> io::Result<()> {
+        self.accept_from(listener, None)
+    }
+
+    /// Serves a client that is connected already.
+    ///
+    /// # Errors
+    /// There are too many connections, the server is ending, or there is no thread to be had.
+    pub fn serve_stream(&self, stream: OwnedFd) -> io::Result<()> {
+        self.shared.serve(stream)
+    }
+
+    /// The connections there are, oldest first.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        let live = self.shared.live();
+        let mut infos: Vec<_> = live.iter().map(|c| c.info()).collect();
+        infos.sort_unstable_by_key(|info| info.id);
+        infos
+    }
+
+    /// What was done since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let connections = self.shared.connections.lock();
+        let mut stats = connections.past;
+        for connection in connections.live.values() {
+            stats.add(&connection.counters.snapshot());
+        }
+        stats
+    }
+
+    /// Cuts a connection. `false` if there is none of that number.
+    pub fn disconnect(&self, id: u64) -> bool {
+        let connection = self.shared.connections.lock().live.get(&id).cloned();
+        if let Some(connection) = &connection {
+            connection.outbox.fail(&io::Error::other("disconnected"));
+        }
+        connection.is_some()
+    }
+
+    /// Ends: accepts no more, lets requests that were received finish and their replies be sent, closes.
+    ///
+    /// # Behavior
+    /// What is not finished after `patience` is cut off. The number of connections that even then did not
+    /// end, because their device does not return, is the result.
+    pub fn shutdown(&self, patience: Duration) -> usize {
+        self.shared.connections.lock().stopping = true;
+        if let Err(error) = self.stop.raise() {
+            tracing::warn!(%error, "NBD listeners cannot be told to stop");
+        }
+        for listener in self.listeners.lock().drain(..) {
+            // It does not panic.
+            let _ = listener.thread.join();
+        }
+        for connection in self.shared.live() {
+            connection.drain();
+        }
+        self.shared.wait_for_end(patience);
+        for connection in self.shared.live() {
+            connection.outbox.fail(&io::Error::other("shutdown"));
+        }
+        let left = self.shared.wait_for_end(Self::LAST_GRACE);
+        if left == 0 {
+            self.shared.workers.stop();
+        }
+        left
+    }
+
+    /// What a cut connection gets to end its threads.
+    const LAST_GRACE: Duration = Duration::from_secs(1);
+
+    fn accept_from(&self, fd: OwnedFd, file: Option<SocketFile>) -> io::Result<()> {
+        let (shared, stop) = (self.shared.clone(), self.stop.clone());
+        let thread = env::spawn("nbd-listener", move || {
+            listener::accept_until(&stop, &fd, |stream| {
+                if let Err(error) = shared.serve(stream) {
+                    tracing::warn!(%error, "an NBD connection is refused");
+                }
+            });
+        })?;
+        let listener = Listener {
+            thread,
+            _file: file,
+        };
+        self.listeners.lock().push(listener);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}
+
+impl Shared {
+    fn live(&self) -> Vec<Arc<Connection>> {
+        self.connections.lock().live.values().cloned().collect()
+    }
+
+    /// Waits until no connection is left; how many there are after `patience`.
+    fn wait_for_end(&self, patience: Duration) -> usize {
+        let deadline = self.env.clock.monotonic() + patience;
+        let mut connections = self.connections.lock();
+        loop {
+            let left = deadline.saturating_sub(self.env.clock.monotonic());
+            if connections.live.is_empty() || left.is_zero() {
+                return connections.live.len();
+            }
+            self.one_ended.wait_for(&mut connections, left);
+        }
+    }
+
+    fn serve(self: &Arc<Self>, stream: OwnedFd) -> io::Result<()> {
+        let connection = self.admit(Socket::new(stream)?)?;
+        let guard = Registered {
+            shared: self.clone(),
+            connection,
+        };
+        // If there is no thread, the guard is dropped with the closure.
+        env::spawn("nbd-connection", move || guard.serve())?;
+        Ok(())
+    }
+
+    fn admit(&self, socket: Socket) -> io::Result<Arc<Connection>> {
+        let peer = socket.peer();
+        let outbox = Outbox::new(
+            socket,
+            self.commons.clone(),
+            self.config.send_timeout,
+            self.config.in_flight_bytes_per_connection,
+        );
+        let mut connections = self.connections.lock();
+        let full = connections.live.len() >= self.config.connections_max;
+        if full || connections.stopping {
+            connections.past.connections_refused += 1;
+            return Err(io::Error::other(if full {
+                "too many connections"
+            } else {
+                "the server is ending"
+            }));
+        }
+        connections.next_id += 1;
+        let connection = Arc::new(Connection {
+            id: connections.next_id,
+            peer,
+            since: self.env.clock.now(),
+            outbox: Arc::new(outbox),
+            counters: Counters::default(),
+            session: OnceLock::new(),
+            draining: false.into(),
+        });
+        connections.live.insert(connection.id, connection.clone());
+        Ok(connection)
+    }
+}
+
+/// A connection that is in the server's list as long as this lives, whatever its thread does.
+struct Registered {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+}
+
+impl Registered {
+    fn serve(&self) {
+        let (connection, shared) = (&self.connection, &self.shared);
+        let (socket, clock) = (&connection.outbox.socket, &*shared.env.clock);
+        let exports = &*shared.exports;
+        let session = match handshake::negotiate(socket, exports, &shared.config, clock) {
+            Ok(Some(session)) => connection.session.get_or_init(|| session),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, peer = connection.peer, "an NBD handshake failed");
+                return;
+            }
+        };
+        tracing::debug!(
+            export = session.export,
+            peer = connection.peer,
+            "an NBD client is connected"
+        );
+        let mut reader = Reader::new(connection, session, &shared.workers);
+        if let Err(error) = reader.run() {
+            connection.outbox.fail(&error);
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connection.outbox.finish();
+        let mut connections = self.shared.connections.lock();
+        connections.live.remove(&self.connection.id);
+        let stats = self.connection.counters.snapshot();
+        connections.past.add(&stats);
+        drop(connections);
+        self.shared.one_ended.notify_all();
+    }
+}
