@@ -1,5 +1,7 @@
 //! Damaged files, failing disks and full ones: errors, never a panic, never wrong contents.
 
+#![expect(clippy::unwrap_used, reason = "tests: the helpers too")]
+
 mod support;
 
 use catalog::{Catalog, Change, ErrorKind, IdKind};

@@ -1,6 +1,8 @@
 //! The catalog and its naive model in memory do the same, whatever is asked of them, and whenever the
 //! machine dies: on simulated files.
 
+#![expect(clippy::unwrap_used, reason = "tests: the helpers too")]
+
 mod support;
 
 use catalog::{Catalog, Change, IdKind, MemoryCatalog, Settings, Trashed};
