@@ -198,3 +198,34 @@ fn a_power_cut_while_giving_up_leaves_what_is_live() {
         );
     }
 }
+
+/// A reader may hold a header from before a rewrite, which moves frames; then it looks again.
+#[test]
+fn a_header_from_before_a_rewrite_does_not_make_a_good_block_damaged() {
+    let machine = Machine::new(1);
+    let store = machine.open_with(Config {
+        block_cache_bytes: 5000,
+        ..CONFIG
+    });
+    let pointers = garbage(&store, 100);
+    let pack = pointers[0].pack();
+    store.read(pointers[0]).unwrap();
+    let old = store.headers.get(&pack).unwrap();
+    let collection = store.begin_collection().unwrap();
+    let live = bits((0..100).filter(|i| i / 4 % 2 == 1));
+    collection.give_up(pack, &live, How::Rewrite).unwrap();
+    for i in [99, 5, 47] {
+        store.headers.insert(pack, Arc::clone(&old));
+        store.blocks.clear();
+        let (p, wanted) = (&pointers[i..=i], &[block(i as u64)]);
+        assert_reads(&store, p, wanted);
+        store.headers.insert(pack, Arc::clone(&old));
+        store.blocks.clear();
+        assert!(store.read(pointers[i]).unwrap() == wanted[0]);
+        store.headers.insert(pack, Arc::clone(&old));
+        assert_eq!(
+            store.read(pointers[i - 4]).unwrap_err().kind(),
+            ErrorKind::Damaged
+        );
+    }
+}
