@@ -1,0 +1,217 @@
+//! A daemon on a store of its own.
+
+use crate::{
+    cleanup::Scratch,
+    paths,
+    process::{Finished, Process, command, finish, tail},
+    stopwatch::poll,
+};
+use anyhow::{Context, Result, bail, ensure};
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+const CLI_LIMIT: Duration = Duration::from_secs(300);
+
+/// A store, its sockets, and the daemon that serves it when it runs. Dropped, all are gone.
+pub struct Daemon {
+    program: PathBuf,
+    arguments: Vec<String>,
+    // Before the directory: the process must be gone when its directory goes.
+    process: Option<Process>,
+    scratch: Scratch,
+}
+
+impl Daemon {
+    /// A new store in a temporary directory, served.
+    ///
+    /// # Errors
+    /// It does not come up; its log is in the error.
+    pub fn new() -> Result<Self> {
+        Self::with_arguments(&[])
+    }
+
+    /// As [`Daemon::new`], with more arguments for `holdfast serve`.
+    ///
+    /// # Errors
+    /// As [`Daemon::new`].
+    pub fn with_arguments(arguments: &[&str]) -> Result<Self> {
+        crate::cleanup::on_signals()?;
+        Self::in_directory(Scratch::temporary()?, arguments)
+    }
+
+    /// A new store in `scratch`, served.
+    ///
+    /// # Errors
+    /// As [`Daemon::new`].
+    pub fn in_directory(scratch: Scratch, arguments: &[&str]) -> Result<Self> {
+        let mut daemon = Daemon {
+            program: paths::holdfast()?,
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
+            process: None,
+            scratch,
+        };
+        let store = daemon.store();
+        let mut init = command(&daemon.program);
+        crate::process::run("holdfast init", init.arg("init").arg(store), CLI_LIMIT)?;
+        daemon.start()?;
+        Ok(daemon)
+    }
+
+    /// Directory of the store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.scratch.path().join("store")
+    }
+
+    /// A directory for a test's own files; goes when this goes.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Socket of the REST API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.path().join("api.sock")
+    }
+
+    /// Socket of the NBD server.
+    #[must_use]
+    pub fn nbd_socket(&self) -> PathBuf {
+        self.scratch.path().join("nbd.sock")
+    }
+
+    /// NBD URI of `export`.
+    #[must_use]
+    pub fn uri(&self, export: &str) -> String {
+        format!(
+            "nbd+unix:///{export}?socket={}",
+            self.nbd_socket().display()
+        )
+    }
+
+    /// What the daemon has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    /// The daemon's process id, if it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.process
+            .as_ref()
+            .map(|process| process.pid().as_raw_nonzero().get())
+    }
+
+    /// Starts the daemon and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not; its log is in the error.
+    pub fn start(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the daemon runs already");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.scratch.path().join("daemon.log"))?;
+        let mut serve = command(&self.program);
+        serve
+            .arg("serve")
+            .arg(self.store())
+            .arg("--socket")
+            .arg(self.socket());
+        serve
+            .arg("--nbd-socket")
+            .arg(self.nbd_socket())
+            .args(&self.arguments);
+        serve
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .stdin(Stdio::null());
+        let mut process = Process::start("holdfast serve", &mut serve)?;
+        let up = poll(START_LIMIT, || {
+            if let Some(status) = process.ended()? {
+                bail!(
+                    "the daemon ended at once ({status}):\n{}",
+                    tail(&self.log(), 15)
+                );
+            }
+            let answers = |path: PathBuf| UnixStream::connect(path).is_ok();
+            Ok(answers(self.socket()) && answers(self.nbd_socket()))
+        })?;
+        ensure!(up, "the daemon does not answer:\n{}", tail(&self.log(), 15));
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub fn kill(&mut self) {
+        // Dropping it kills it.
+        self.process = None;
+    }
+
+    /// Ends the daemon with SIGTERM.
+    ///
+    /// # Errors
+    /// It does not end in time, or not well.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the daemon does not run")?;
+        process.terminate();
+        let status = process.wait(STOP_LIMIT)?;
+        ensure!(
+            status.success(),
+            "the daemon ended with {status}:\n{}",
+            tail(&self.log(), 15)
+        );
+        Ok(())
+    }
+
+    /// Runs the command line client to its end, whatever that is.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Finished> {
+        let mut client = command(&self.program);
+        client.args(arguments).env("HOLDFAST_SOCKET", self.socket());
+        finish(
+            &format!("holdfast {}", arguments.join(" ")),
+            &mut client,
+            CLI_LIMIT,
+        )
+    }
+
+    /// Runs the command line client, which must succeed, and gives what it printed.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn ok(&self, arguments: &[&str]) -> Result<String> {
+        let done = self.cli(arguments)?;
+        ensure!(
+            done.status.success(),
+            "`holdfast {}` failed ({}): {}",
+            arguments.join(" "),
+            done.status,
+            done.stderr.trim()
+        );
+        Ok(done.stdout)
+    }
+
+    /// As [`Daemon::ok`] with `--json`, whose output is read.
+    ///
+    /// # Errors
+    /// It fails, or prints no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let text = self.ok(&[arguments, &["--json"]].concat())?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("reading what `holdfast {}` printed", arguments.join(" ")))
+    }
+}

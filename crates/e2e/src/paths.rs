@@ -1,0 +1,48 @@
+//! Where things are.
+
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+
+/// Directory of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// Directory that cargo builds into.
+#[must_use]
+pub fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => workspace().join(dir),
+        None => workspace().join("target"),
+    }
+}
+
+/// Directory of what is made once and kept: the guest's image, package lists. `HOLDFAST_CACHE`
+/// overrides it.
+#[must_use]
+pub fn cache() -> PathBuf {
+    match std::env::var_os("HOLDFAST_CACHE") {
+        Some(dir) => workspace().join(dir),
+        None => target().join("demo"),
+    }
+}
+
+/// The program under test: `HOLDFAST_BIN`, or what `cargo build` last made.
+///
+/// # Errors
+/// It has not been built.
+pub fn holdfast() -> Result<PathBuf> {
+    let path = match std::env::var_os("HOLDFAST_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => target().join("debug/holdfast"),
+    };
+    if !path.is_file() {
+        bail!(
+            "{} is missing: run `cargo build -p holdfast`, or `cargo xtask test`, which does",
+            path.display()
+        );
+    }
+    Ok(path)
+}
