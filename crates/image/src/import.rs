@@ -1,0 +1,136 @@
+//! A new volume from a raw image.
+
+use crate::{
+    error::{Error, ErrorKind},
+    scan::{Chunk, scan},
+    source::{FileInput, Input, StreamInput},
+};
+use env::Env;
+use std::{io::Read, path::PathBuf, sync::mpsc};
+use types::{
+    Codec, Name, Progress, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, size::format_size,
+};
+use volume::{Ingest, Store, VolumeRecord};
+
+/// Chunks that wait between the thread that reads and the one that stores.
+const CHUNKS_AHEAD: usize = 1;
+
+/// A volume to be, and what it is made from.
+pub struct Import<'a> {
+    /// The volume's name; it must not exist.
+    pub name: Name,
+    /// The image.
+    pub source: Source<'a>,
+    /// Virtual size in bytes, a multiple of 512; the image's, if none.
+    pub size: Option<u64>,
+    /// Default: the store's.
+    pub dedup: Option<bool>,
+    /// Default: the store's.
+    pub codec: Option<Codec>,
+}
+
+/// Where a raw image comes from.
+pub enum Source<'a> {
+    /// A file or a block device: an absolute path. Holes are not read.
+    Path(PathBuf),
+    /// A stream, read to its end.
+    Reader(&'a mut (dyn Read + Send)),
+}
+
+/// Makes a volume from a raw image.
+///
+/// # Behavior
+/// The volume is there, durable, when this returns, and not before. An image that is smaller than the volume, or ends within a
+/// sector, is followed by zeroes. Progress is in bytes of the image looked at; the total of a stream is 0, not known. The
+/// reader is read on a thread of its own, and an import that is cancelled returns after the `read` under way.
+///
+/// # Errors
+/// [`ErrorKind::Exists`] if the name is taken; [`ErrorKind::NotFound`] if the image is not there;
+/// [`ErrorKind::Invalid`] if it is not a raw image, empty, or larger than `size` or 64 TiB;
+/// [`ErrorKind::NoSpace`] if the store is full; [`ErrorKind::Cancelled`]. Nothing is left then but garbage for
+/// the next collection.
+pub fn import(
+    store: &Store,
+    env: &Env,
+    request: Import<'_>,
+    progress: &dyn Progress,
+) -> Result<VolumeRecord, Error> {
+    let Import { name, size, .. } = request;
+    size.map_or(Ok(()), check_size)?;
+    let mut ingest = store.ingest(&name, request.dedup, request.codec)?;
+    let len = match request.source {
+        Source::Path(path) => {
+            let mut input = FileInput::open(env, &path)?;
+            volume_size(input.len(), size)?;
+            let total = input.len();
+            pump(&mut input, &mut ingest, total, progress)?
+        }
+        Source::Reader(reader) => {
+            let mut input = StreamInput::new(reader, size.unwrap_or(VOLUME_SIZE_MAX));
+            pump(&mut input, &mut ingest, 0, progress)?
+        }
+    };
+    let size = volume_size(len, size)?;
+    let record = ingest.finish(size)?;
+    tracing::info!(volume = %record.name, bytes = len, size, "imported");
+    Ok(record)
+}
+
+fn check_size(size: u64) -> Result<(), Error> {
+    let fits = (VOLUME_SIZE_MIN..=VOLUME_SIZE_MAX).contains(&size);
+    if fits && size.is_multiple_of(SECTOR_SIZE) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "a volume has {} to {}, in multiples of {SECTOR_SIZE} bytes; not {size} bytes",
+        format_size(VOLUME_SIZE_MIN),
+        format_size(VOLUME_SIZE_MAX),
+    )))
+}
+
+/// The size of a volume that is made from an image of `len` bytes.
+fn volume_size(len: u64, asked: Option<u64>) -> Result<u64, Error> {
+    if len == 0 {
+        return Err(Error::invalid(
+            "the image is empty; to make an empty volume, create one with a size",
+        ));
+    }
+    if len > asked.unwrap_or(VOLUME_SIZE_MAX) {
+        return Err(Error::invalid(format!(
+            "the image has {} ({len} bytes), more than {}",
+            format_size(len),
+            asked.map_or("any volume can have".into(), |asked| format!(
+                "the size asked for, {} ({asked} bytes)",
+                format_size(asked)
+            )),
+        )));
+    }
+    let needed = len.next_multiple_of(SECTOR_SIZE).max(VOLUME_SIZE_MIN);
+    Ok(asked.unwrap_or(needed))
+}
+
+/// Reads `input` on one thread and stores it on this one; answers the image's length in bytes.
+fn pump(
+    input: &mut dyn Input,
+    ingest: &mut Ingest<'_>,
+    total: u64,
+    progress: &dyn Progress,
+) -> Result<u64, Error> {
+    progress.report(0, total)?;
+    let (chunks, filled) = mpsc::sync_channel::<Chunk>(CHUNKS_AHEAD);
+    env::scope(|scope| {
+        let reader = scope
+            .spawn("image-read", move || scan(input, &chunks))
+            .map_err(|e| Error::io("cannot start a thread", e))?;
+        let stored = filled.iter().try_for_each(|chunk| {
+            ingest.write(&chunk.blocks)?;
+            Ok::<(), Error>(progress.report(chunk.scanned, total)?)
+        });
+        // The reader ends when it finds nobody there.
+        drop(filled);
+        let read = reader
+            .join()
+            .map_err(|_| Error::new(ErrorKind::Io, "reading the image panicked"))?;
+        stored.and(read)
+    })
+}

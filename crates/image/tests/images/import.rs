@@ -1,0 +1,242 @@
+use crate::support::{CancelAfter, World, from_path, noise, of, sparse};
+use image::{Error, ErrorKind, Import, Source};
+use std::{
+    fs,
+    io::{self, Read},
+    sync::atomic::Ordering::Relaxed,
+};
+use types::{NoProgress, VOLUME_SIZE_MIN};
+use volume::VolumeRecord;
+
+const MIB: u64 = 1 << 20;
+
+fn import_stream(
+    world: &World,
+    reader: &mut (dyn Read + Send),
+    size: Option<u64>,
+) -> Result<VolumeRecord, Error> {
+    let request = Import {
+        name: "v".parse().unwrap(),
+        source: Source::Reader(reader),
+        size,
+        dedup: None,
+        codec: None,
+    };
+    image::import(&world.store, &world.env, request, &NoProgress)
+}
+
+fn is_gone(world: &World) {
+    let found = world.store.find(&"v".parse().unwrap());
+    assert_eq!(found.unwrap_err().kind(), volume::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_file_with_holes_becomes_a_volume_with_holes() {
+    let world = World::new();
+    let path = world.path("x.raw");
+    // Data within blocks, across chunks, and at the end.
+    let data = [5000..9000, MIB..12 * MIB, 199 * MIB + 7..200 * MIB];
+    sparse(&path, 200 * MIB, &data);
+    let progress = CancelAfter::never();
+    let request = from_path("v", &path);
+    let record = image::import(&world.store, &world.env, request, &progress).unwrap();
+    assert_eq!(record.size, 200 * MIB);
+    assert_eq!(record.mapped_blocks, 2 + 11 * 256 + 256);
+    let seen = (progress.done.load(Relaxed), progress.total.load(Relaxed));
+    assert_eq!(seen, (200 * MIB, 200 * MIB));
+    assert!(world.contents("v") == fs::read(&path).unwrap());
+}
+
+#[test]
+fn odd_sizes_are_filled_up_with_zeroes() {
+    let world = World::new();
+    let lens = [1, 511, 512, 4096, 4097, MIB - 1, MIB + 1, 3 * MIB + 513];
+    for (i, len) in lens.into_iter().enumerate() {
+        let path = world.path("odd.raw");
+        let mut bytes = noise(len, len as usize);
+        fs::write(&path, &bytes).unwrap();
+        let record = world.import(&format!("v{i}"), &path).unwrap();
+        let size = len.next_multiple_of(512).max(VOLUME_SIZE_MIN);
+        assert_eq!(record.size, size, "{len}");
+        bytes.resize(size as usize, 0);
+        assert!(world.contents(&format!("v{i}")) == bytes, "{len}");
+    }
+}
+
+#[test]
+fn a_size_may_be_asked_for_but_not_a_smaller_one() {
+    let world = World::new();
+    let path = world.path("x.raw");
+    sparse(&path, 2 * MIB, &[0..2 * MIB]);
+    for wrong in [MIB, 4 * MIB + 1, 100, 0, u64::MAX] {
+        let size = Some(wrong);
+        let request = Import {
+            size,
+            ..from_path("v", &path)
+        };
+        let refused = image::import(&world.store, &world.env, request, &NoProgress);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid, "{wrong}");
+    }
+    is_gone(&world);
+    let size = Some(4 * MIB);
+    let request = Import {
+        size,
+        ..from_path("v", &path)
+    };
+    let record = image::import(&world.store, &world.env, request, &NoProgress).unwrap();
+    assert_eq!((record.size, record.mapped_blocks), (4 * MIB, 512));
+}
+
+/// Gives a few bytes at a time, as sockets do.
+struct Trickle<'a>(&'a [u8], usize);
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.1 = self.1 % 65521 + 1;
+        if self.1.is_multiple_of(7) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let len = buf.len().min(self.1 * 8);
+        self.0.read(&mut buf[..len])
+    }
+}
+
+#[test]
+fn a_stream_becomes_a_volume() {
+    let world = World::new();
+    let mut bytes = noise(1, 10 * MIB as usize + 700);
+    bytes[3 * MIB as usize..8 * MIB as usize].fill(0);
+    let record = import_stream(&world, &mut Trickle(&bytes, 0), None).unwrap();
+    assert_eq!(record.size, 10 * MIB + 1024);
+    assert_eq!(record.mapped_blocks, 5 * 256 + 1);
+    bytes.resize(record.size as usize, 0);
+    assert!(world.contents("v") == bytes);
+}
+
+#[test]
+fn a_stream_is_not_longer_than_the_size_asked_for() {
+    let world = World::new();
+    let bytes = noise(1, 2 * MIB as usize + 1);
+    let refused = import_stream(&world, &mut &bytes[..], Some(2 * MIB)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    is_gone(&world);
+    let record = import_stream(&world, &mut &bytes[1..], Some(3 * MIB)).unwrap();
+    assert_eq!(record.size, 3 * MIB);
+}
+
+#[test]
+fn a_stream_that_fails_leaves_nothing() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+    let world = World::new();
+    let bytes = noise(1, 20 * MIB as usize);
+    let failed = import_stream(&world, &mut bytes.chain(Broken), None).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Io);
+    is_gone(&world);
+    let empty = import_stream(&world, &mut io::empty(), None).unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::Invalid);
+    is_gone(&world);
+}
+
+#[test]
+fn what_is_not_a_raw_image_is_refused() {
+    let world = World::new();
+    let path = world.path("x.img");
+    let mut qcow2 = vec![0; 8192];
+    qcow2[..4].copy_from_slice(b"QFI\xfb");
+    fs::write(&path, &qcow2).unwrap();
+    let refused = world.import("v", &path).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    let shown = path.display();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "{shown} looks like a qcow2 image, not raw; convert it first: \
+             qemu-img convert -O raw {shown} {shown}.raw"
+        )
+    );
+    let refused = import_stream(&world, &mut &qcow2[..], None).unwrap_err();
+    assert!(refused.to_string().contains("qcow2"), "{refused}");
+    // A fixed VHD is a raw image with a footer.
+    let mut vhd = noise(1, MIB as usize + 512);
+    vhd[MIB as usize..][..8].copy_from_slice(b"conectix");
+    fs::write(&path, &vhd).unwrap();
+    assert!(
+        world
+            .import("v", &path)
+            .unwrap_err()
+            .to_string()
+            .contains("VHD")
+    );
+    fs::write(&path, b"").unwrap();
+    assert_eq!(
+        world.import("v", &path).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+    is_gone(&world);
+}
+
+#[test]
+fn what_is_not_a_file_is_refused() {
+    let world = World::new();
+    let images = world.dir.path().join("images");
+    let refused = |path: &std::path::Path| world.import("v", path).unwrap_err();
+    assert_eq!(refused(&world.path("none")).kind(), ErrorKind::NotFound);
+    assert!(refused(&images).to_string().contains("is a directory"));
+    assert!(
+        refused("images/x.raw".as_ref())
+            .to_string()
+            .contains("absolute")
+    );
+    // Opening a pipe for reading waits for a writer.
+    let pipe = world.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    assert!(refused(&pipe).to_string().contains("neither a file"));
+    assert_eq!(refused("/dev/zero".as_ref()).kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_before_anything_is_read() {
+    let world = World::new();
+    let path = world.path("x.raw");
+    sparse(&path, MIB, &[0..4096]);
+    world.import("v", &path).unwrap();
+    assert_eq!(
+        world.import("v", &path).unwrap_err().kind(),
+        ErrorKind::Exists
+    );
+    struct Untouched;
+    impl Read for Untouched {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            panic!("was read")
+        }
+    }
+    let refused = import_stream(&world, &mut Untouched, None).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Exists);
+}
+
+#[test]
+fn a_cancelled_import_leaves_nothing_and_can_be_repeated() {
+    let world = World::new();
+    let path = world.path("x.raw");
+    sparse(&path, 40 * MIB, &[0..30 * MIB]);
+    let counting = CancelAfter::never();
+    let request = || from_path("v", &path);
+    let import =
+        |progress: &CancelAfter| image::import(&world.store, &world.env, request(), progress);
+    for reports in 0..4 {
+        let cancelled = import(&CancelAfter::reports(reports)).unwrap_err();
+        assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
+        is_gone(&world);
+    }
+    import(&counting).unwrap();
+    assert!(counting.seen.load(Relaxed) > 4);
+    assert!(world.contents("v") == fs::read(&path).unwrap());
+    // It is a volume like any other.
+    world.store.device(&of("v")).unwrap().flush().unwrap();
+}
