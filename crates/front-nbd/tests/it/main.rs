@@ -1,0 +1,155 @@
+//! The server against a client of its own, over socket pairs.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod client;
+mod handshake;
+mod limits;
+mod server;
+mod transmission;
+
+use block::{BlockDevice, DeviceInfo, Durability, Error, ErrorKind, Exports, Extent, MemoryDevice};
+use front_nbd::{Config, Server};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+const SIZE: u64 = 64 << 20;
+
+/// Devices by name.
+#[derive(Default)]
+struct Named(BTreeMap<String, Arc<dyn BlockDevice>>);
+
+impl Exports for Named {
+    fn list(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>, Error> {
+        let device = self.0.get(name).cloned();
+        device.ok_or(Error::new(ErrorKind::Gone, "open"))
+    }
+}
+
+/// `disk` (64 MiB of memory), `disk@monday` (read-only), `gate` (see [`Gate`]).
+struct World {
+    server: Server,
+    gate: Arc<Gate>,
+}
+
+fn world() -> World {
+    world_with(Config::default())
+}
+
+fn world_with(config: Config) -> World {
+    let gate = Arc::new(Gate::new());
+    let mut named = Named::default();
+    let mut add = |name: &str, device: Arc<dyn BlockDevice>| {
+        named.0.insert(name.to_owned(), device);
+    };
+    add("disk", Arc::new(MemoryDevice::new(SIZE as usize)));
+    add(
+        "disk@monday",
+        Arc::new(MemoryDevice::read_only(vec![7; 1 << 20])),
+    );
+    add("gate", gate.clone());
+    let server = Server::start(Arc::new(named), env::Env::real(), config).unwrap();
+    World { server, gate }
+}
+
+/// A device that has only its first MiB in memory: reads behind that and flushes wait until it is
+/// opened. Reads from the last MiB fail.
+struct Gate {
+    memory: MemoryDevice,
+    open: Mutex<bool>,
+    opened: Condvar,
+    waiting: AtomicU64,
+    flushes: AtomicU64,
+    durable_writes: AtomicU64,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Gate {
+            memory: MemoryDevice::new(SIZE as usize),
+            open: Mutex::new(false),
+            opened: Condvar::new(),
+            waiting: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            durable_writes: AtomicU64::new(0),
+        }
+    }
+
+    fn open(&self) {
+        *self.open.lock() = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut open = self.open.lock();
+        while !*open {
+            self.opened.wait(&mut open);
+        }
+    }
+
+    /// Waits until so many calls came to the gate.
+    fn wait_for(&self, count: u64) {
+        while self.waiting.load(Ordering::SeqCst) < count {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl BlockDevice for Gate {
+    fn info(&self) -> DeviceInfo {
+        self.memory.info()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        self.pass();
+        if offset >= SIZE - (1 << 20) {
+            return Err(Error::new(ErrorKind::Io, "read"));
+        }
+        self.memory.read(offset, buf)
+    }
+
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, Error> {
+        let near = offset < 1 << 20;
+        Ok(near && self.memory.try_read(offset, buf)?)
+    }
+
+    fn write(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), Error> {
+        if durability == Durability::Durable {
+            self.durable_writes.fetch_add(1, Ordering::SeqCst);
+        }
+        self.memory.write(offset, data, durability)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, durability: Durability) -> Result<(), Error> {
+        self.memory.write_zeroes(offset, len, durability)
+    }
+
+    fn discard(&self, _: u64, _: u64, _: Durability) -> Result<(), Error> {
+        panic!("a bug in the device")
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.pass();
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, Error> {
+        self.memory.extents(offset, len, max)
+    }
+
+    fn prefetch(&self, _: u64, _: u64) -> Result<(), Error> {
+        Err(Error::new(ErrorKind::Gone, "prefetch"))
+    }
+}
