@@ -203,6 +203,7 @@ fn what_is_referred_to_again_stays() {
         *place.lock() = Some(run);
         let report = machine.collect().unwrap();
         assert!(report.bytes_freed > 0, "{hook}: {report}");
+        assert!(place.lock().is_none(), "{hook} was not called");
         if let Some((root, written)) = uncommitted.lock().take() {
             assert_eq!(written.stats.blocks_deduped, 100);
             machine
@@ -322,6 +323,18 @@ fn it_can_be_stopped_anywhere_and_held_back() {
         machine.store.begin_collection().is_ok(),
         "no collection is left running"
     );
+}
+
+#[test]
+fn nothing_is_given_up_before_reads_have_ended() {
+    let machine = with_garbage();
+    let before = machine.brick.mutations();
+    *machine.when_quiet.lock() = Some(Box::new(move |machine| {
+        assert_eq!(machine.brick.mutations(), before);
+    }));
+    machine.collect().unwrap();
+    assert!(machine.when_quiet.lock().is_none());
+    assert!(machine.brick.mutations() > before);
 }
 
 #[test]
