@@ -270,7 +270,7 @@ impl Client {
     }
 
     /// Whether the server closed the connection, after whatever it still sends.
-    pub(crate) fn is_closed(mut self) -> bool {
+    pub(crate) fn was_closed(mut self) -> bool {
         match self.stream.read_to_end(&mut Vec::new()) {
             Ok(_) => true,
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,

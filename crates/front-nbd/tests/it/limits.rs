@@ -29,7 +29,7 @@ fn half_a_request_harms_nobody() {
             let wire = client.wire(write, NONE, MIB, 2 << 20, &vec![1; 2 << 20]);
             client.stream.write_all(&wire[..cut]).unwrap();
             client.stream.shutdown(Shutdown::Write).unwrap();
-            assert!(client.is_closed());
+            assert!(client.was_closed());
             assert_eq!(other.read(0, 1), Ok(vec![5]));
         }
     }
@@ -42,15 +42,15 @@ fn who_is_out_of_step_is_sent_away() {
     for style in [Style::Simple, Style::Structured, Style::Extended] {
         let mut client = Client::open(&world.server, "disk", style);
         client.stream.write_all(&[0x25; 64]).unwrap();
-        assert!(client.is_closed());
+        assert!(client.was_closed());
         let mut client = Client::open(&world.server, "disk", style);
         client.send(Command::Write, NONE, 0, 65 << 20, &[]);
-        assert!(client.is_closed());
+        assert!(client.was_closed());
     }
     let mut client = Client::open(&world.server, "disk", Style::Extended);
     let flags = CommandFlags::PAYLOAD_LEN;
     client.send(Command::Trim, flags, 0, u64::MAX, &[]);
-    assert!(client.is_closed());
+    assert!(client.was_closed());
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn requests_in_flight_are_answered_before_a_goodbye() {
     client.send(Command::Disconnect, NONE, 0, 0, &[]);
     world.gate.open();
     assert_eq!(client.answer().cookie, cookie);
-    assert!(client.is_closed());
+    assert!(client.was_closed());
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_device_that_panics_costs_its_connections_only() {
     for flags in [NONE, CommandFlags::FUA] {
         let mut client = Client::open(&world.server, "gate", Style::Simple);
         client.send(Command::Trim, flags, 0, 4096, &[]);
-        assert!(client.is_closed());
+        assert!(client.was_closed());
     }
     assert_eq!(other.read(0, 5), Ok(vec![0; 5]));
     wait_for_connections(&world.server, 1);
@@ -204,7 +204,7 @@ proptest! {
         }
         let _ = client.stream.write_all(&bytes);
         client.stream.shutdown(Shutdown::Write).unwrap();
-        prop_assert!(client.is_closed());
+        prop_assert!(client.was_closed());
         let mut other = Client::open(&world.server, "disk", Style::Simple);
         prop_assert!(other.read(0, 16).is_ok());
     }
