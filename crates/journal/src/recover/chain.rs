@@ -1,0 +1,310 @@
+//! Follows the records of the needed segments, and puts submits together.
+
+use super::Headed;
+use crate::{Batch, Replayed, error::Error, state::Pins, supply::SegmentFile};
+use env::AlignedBuf;
+use format::journal::{Extent, PAGE, Record, Unverified};
+use std::{collections::BTreeMap, sync::Arc};
+use types::{BlockIndex, Epoch, JournalSeq, VolumeId};
+
+/// Bytes that are read at a time; more than the longest record.
+const WINDOW_LEN: usize = 2 << 20;
+
+/// Gets each complete submit.
+type Replay<'a> = &'a mut dyn FnMut(Replayed) -> Result<(), Error>;
+
+/// The records read so far.
+pub(super) struct Chain<'a> {
+    window: Window,
+    submits: Submits<'a>,
+    /// The seq that the next record must have.
+    next: JournalSeq,
+}
+
+impl<'a> Chain<'a> {
+    /// The first record will be `next`.
+    pub(super) fn new(next: JournalSeq, replay: Replay<'a>) -> Self {
+        Chain {
+            window: Window::new(),
+            submits: Submits {
+                replay,
+                end: next,
+                open: None,
+                begun: false,
+                pins: Vec::new(),
+                epochs: BTreeMap::new(),
+            },
+            next,
+        }
+    }
+
+    /// The seq after the last complete submit.
+    pub(super) fn end(&self) -> JournalSeq {
+        self.submits.end
+    }
+
+    /// For each segment that was read who needs it, and the newest epochs.
+    pub(super) fn into_parts(self) -> (Vec<Pins>, BTreeMap<VolumeId, Epoch>) {
+        (self.submits.pins, self.submits.epochs)
+    }
+
+    /// Follows the records through `segments`, which have consecutive numbers.
+    pub(super) fn read(&mut self, segments: &[Headed]) -> Result<(), Error> {
+        for (n, segment) in segments.iter().enumerate() {
+            self.submits.pins.push(Pins::new());
+            let later = segments.get(n + 1..).unwrap_or_default();
+            // What a later segment begins anew was dropped by the recovery before that segment.
+            let limit = later.iter().map(|s| s.header.first_seq).min();
+            let first = segment.header.first_seq;
+            if limit.is_some_and(|limit| limit <= first) {
+                continue;
+            }
+            if first != self.next {
+                let what = "recovery: records before this segment are missing";
+                return Err(Error::corrupt(what, &segment.file.path, 0));
+            }
+            self.read_segment(segment, limit)?;
+        }
+        Ok(())
+    }
+
+    fn read_segment(&mut self, segment: &Headed, limit: Option<JournalSeq>) -> Result<(), Error> {
+        let mut offset = PAGE as u64;
+        while limit != Some(self.next) {
+            let record = self.window.record(segment, offset)?;
+            let Some(record) = record.filter(|record| record.header.seq == self.next) else {
+                return match limit {
+                    Some(_) => {
+                        let what = "recovery: a record that was durable is damaged";
+                        Err(Error::corrupt(what, &segment.file.path, offset))
+                    }
+                    None => self.check_end(segment, offset),
+                };
+            };
+            let len = PAGE * (1 + record.blocks.len());
+            self.submits
+                .take(&record)
+                .map_err(|what| Error::corrupt(what, &segment.file.path, offset))??;
+            self.next = self.next.next();
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// The log ends at `offset`, unless a later record says that the one there was durable.
+    fn check_end(&mut self, segment: &Headed, offset: u64) -> Result<(), Error> {
+        let mut at = offset;
+        while at < segment.header.len {
+            if let Some(record) = self.window.record(segment, at)?
+                && record.header.durable >= self.next
+            {
+                let what = "recovery: a record that was durable is damaged";
+                return Err(Error::corrupt(what, &segment.file.path, offset));
+            }
+            at += PAGE as u64;
+        }
+        Ok(())
+    }
+
+    /// A segment whose header is lost must hold nothing that follows the end of the log.
+    pub(super) fn check_unreadable(&mut self, file: &SegmentFile) -> Result<(), Error> {
+        let mut at = PAGE as u64;
+        while at < file.len {
+            if let Some(record) = self.window.any_record(file, at)?
+                && record.header.seq >= self.submits.end
+            {
+                let what = "recovery: the header of a segment that is needed is damaged";
+                return Err(Error::corrupt(what, &file.path, 0));
+            }
+            at += PAGE as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Submits as their records come in.
+struct Submits<'a> {
+    replay: Replay<'a>,
+    end: JournalSeq,
+    open: Option<Open>,
+    /// A first record was seen. Those before it are the rest of a submit that began in a segment that
+    /// was freed: all of it was destaged.
+    begun: bool,
+    pins: Vec<Pins>,
+    epochs: BTreeMap<VolumeId, Epoch>,
+}
+
+/// A submit whose last record has not come yet.
+struct Open {
+    volume: VolumeId,
+    epoch: Epoch,
+    batches: Vec<Batch>,
+    /// Its first segment.
+    segment: usize,
+}
+
+impl Submits<'_> {
+    /// The outer error says how the record does not fit; the inner one is of the replay.
+    fn take(&mut self, record: &Record<'_>) -> Result<Result<(), Error>, &'static str> {
+        let header = &record.header;
+        let mut open = match (self.open.take(), header.first) {
+            (None, true) => Open {
+                volume: header.volume,
+                epoch: header.epoch,
+                batches: Vec::new(),
+                segment: self.pins.len() - 1,
+            },
+            (Some(open), false) => open,
+            (None, false) if !self.begun => {
+                if header.last {
+                    self.end = header.seq.next();
+                }
+                return Ok(Ok(()));
+            }
+            _ => return Err("recovery: a submit begins within another, or has no beginning"),
+        };
+        self.begun = true;
+        if (open.volume, open.epoch) != (header.volume, header.epoch) {
+            return Err("recovery: a submit's records are of several volumes");
+        }
+        append(&mut open.batches, record);
+        if header.last {
+            self.end = header.seq.next();
+            return Ok(self.complete(open, header.seq));
+        }
+        self.open = Some(open);
+        Ok(Ok(()))
+    }
+
+    fn complete(&mut self, open: Open, seq: JournalSeq) -> Result<(), Error> {
+        let Open {
+            volume,
+            epoch,
+            batches,
+            segment,
+        } = open;
+        let newest = batches.iter().map(|batch| batch.generation).max();
+        for pins in self.pins.iter_mut().skip(segment) {
+            if let Some(newest) = newest {
+                let pin = pins.entry(volume).or_default();
+                *pin = newest.max(*pin);
+            }
+        }
+        let known = self.epochs.entry(volume).or_default();
+        *known = epoch.max(*known);
+        (self.replay)(Replayed {
+            volume,
+            epoch,
+            seq,
+            batches,
+        })
+    }
+}
+
+/// Adds what a record carries. A new batch begins with a new generation.
+fn append(batches: &mut Vec<Batch>, record: &Record<'_>) {
+    let mut blocks = record.blocks.iter();
+    for extent in &record.extents {
+        let continues = batches.last().is_some_and(|batch| {
+            batch.generation == extent.generation && (batch.blocks.is_empty() || !extent.zeroed)
+        });
+        if !continues {
+            batches.push(Batch {
+                generation: extent.generation,
+                zeroes: Vec::new(),
+                blocks: Vec::new(),
+            });
+        }
+        let Some(batch) = batches.last_mut() else {
+            continue;
+        };
+        if !extent.zeroed {
+            let data = blocks.by_ref().take(extent.blocks as usize);
+            batch
+                .blocks
+                .extend(indices(extent).zip(data.map(|block| Arc::new(*block))));
+        } else if extent.blocks > 0 {
+            batch.zeroes.push((extent.first, extent.blocks));
+        }
+    }
+}
+
+fn indices(extent: &Extent) -> impl Iterator<Item = BlockIndex> {
+    (extent.first.0..extent.first.0 + extent.blocks).map(BlockIndex)
+}
+
+/// The part of a segment that is in memory.
+struct Window {
+    bytes: AlignedBuf,
+    /// Of which file, from where on, and how much.
+    path: std::path::PathBuf,
+    offset: u64,
+    len: usize,
+}
+
+impl Window {
+    fn new() -> Self {
+        Window {
+            bytes: AlignedBuf::zeroed(WINDOW_LEN),
+            path: std::path::PathBuf::new(),
+            offset: 0,
+            len: 0,
+        }
+    }
+
+    /// `len` bytes at `offset`, or `None` if they are not all before `end`.
+    fn get(
+        &mut self,
+        file: &SegmentFile,
+        offset: u64,
+        len: usize,
+        end: u64,
+    ) -> Result<Option<&[u8]>, Error> {
+        if end.checked_sub(offset).is_none_or(|left| left < len as u64) {
+            return Ok(None);
+        }
+        let loaded = self.path == file.path
+            && offset >= self.offset
+            && offset + len as u64 <= self.offset + self.len as u64;
+        if !loaded {
+            self.len = 0;
+            let count = (end - offset).min(WINDOW_LEN as u64) as usize;
+            let read = file.file.read_at(offset, &mut self.bytes[..count]);
+            read.map_err(|e| Error::io("recovery: read a segment", &file.path, e))?;
+            self.path.clone_from(&file.path);
+            (self.offset, self.len) = (offset, count);
+        }
+        let begin = (offset - self.offset) as usize;
+        Ok(self.bytes.get(begin..begin + len))
+    }
+
+    /// The record of `segment` at `offset`, if a good one is there.
+    fn record(&mut self, segment: &Headed, offset: u64) -> Result<Option<Record<'_>>, Error> {
+        let header = &segment.header;
+        let page = self.get(&segment.file, offset, PAGE, header.len)?;
+        let found = page.and_then(|page| Unverified::look(page, header.salt, header.number));
+        self.verify(&segment.file, offset, header.len, found)
+    }
+
+    /// The record at `offset`, of whatever segment.
+    fn any_record(&mut self, file: &SegmentFile, offset: u64) -> Result<Option<Record<'_>>, Error> {
+        let end = file.len / PAGE as u64 * PAGE as u64;
+        let page = self.get(file, offset, PAGE, end)?;
+        let found = page.and_then(Unverified::look_for_any);
+        self.verify(file, offset, end, found)
+    }
+
+    fn verify(
+        &mut self,
+        file: &SegmentFile,
+        offset: u64,
+        end: u64,
+        found: Option<Unverified>,
+    ) -> Result<Option<Record<'_>>, Error> {
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let record = self.get(file, offset, found.byte_len(), end)?;
+        Ok(record.and_then(|record| found.verify(record).ok()))
+    }
+}
