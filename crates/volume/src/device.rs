@@ -3,13 +3,14 @@
 use crate::{
     error::Error,
     read::pieces,
-    store::{OwnedRoot, RootPin, Shared, Store, blocks},
+    store::{RootPin, Shared, Store, blocks},
     volume::Volume,
 };
 use block::{
     BlockDevice, DeviceInfo, Durability, Error as BlockError, ErrorKind, Extent, ExtentKind,
     check_range,
 };
+use gc::OwnedRoot;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{BLOCK_SIZE, Root, VolumeRef};
 

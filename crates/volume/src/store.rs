@@ -11,6 +11,7 @@ use crate::{
 };
 use catalog::{Catalog, VolumeRecord};
 use env::{Env, Lock};
+use gc::OwnedRoot;
 use journal::Journal;
 use pack::PackStore;
 use parking_lot::{Mutex, RwLock};
@@ -84,17 +85,6 @@ impl Drop for RootPin {
     fn drop(&mut self) {
         self.pins.roots.lock().remove(&self.key);
     }
-}
-
-/// A root that must stay, and for whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnedRoot {
-    /// The top of the map.
-    pub root: Root,
-    /// Blocks of the volume.
-    pub size_blocks: u64,
-    /// `volume`, `volume@snapshot`, `trash:ID`, `trash:ID@snapshot`, or `reader of …`.
-    pub owner: String,
 }
 
 /// How a store stands.
@@ -237,52 +227,6 @@ impl Store {
         volume.map_or(0, |volume| volume.stats().dirty)
     }
 
-    /// Every root that must stay. For collection: call it after the collection has begun, then
-    /// [`quiesce`](Self::quiesce) before anything is freed.
-    ///
-    /// # Errors
-    /// If the catalog cannot be read.
-    pub fn roots(&self) -> Result<Vec<OwnedRoot>, Error> {
-        let _nobody_moves_roots = self.shared.roots.write();
-        let pinned = || {
-            self.shared
-                .pins
-                .roots
-                .lock()
-                .values()
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        let mut roots = pinned();
-        for volume in self.shared.catalog.volumes()? {
-            let label = match volume.trashed {
-                None => volume.name.to_string(),
-                Some(_) => format!("trash:{}", volume.id),
-            };
-            for snapshot in self.shared.catalog.snapshots(volume.id)? {
-                // One that waits for its root is still in the layers above the volume's.
-                let Some(root) = snapshot.root else { continue };
-                let owner = format!("{label}@{}", snapshot.name);
-                roots.push(OwnedRoot {
-                    root,
-                    size_blocks: blocks(snapshot.size),
-                    owner,
-                });
-            }
-            roots.push(OwnedRoot {
-                root: volume.root,
-                size_blocks: blocks(volume.size),
-                owner: label,
-            });
-        }
-        Ok(roots)
-    }
-
-    /// Returns when every read that began before has ended.
-    pub fn quiesce(&self) {
-        self.shared.gate.quiesce();
-    }
-
     /// Looks at the brick's free space again: what was freed is open to writers at once.
     pub fn update_space(&self) {
         self.shared.update_space();
@@ -329,6 +273,47 @@ impl Store {
         // Volumes and what they share refer to each other.
         self.shared.volumes.lock().clear();
         settled
+    }
+}
+
+impl gc::Roots for Store {
+    fn roots(&self) -> Result<Vec<OwnedRoot>, gc::Error> {
+        let _nobody_moves_roots = self.shared.roots.write();
+        self.shared
+            .all_roots()
+            .map_err(|e| gc::Error::new(gc::ErrorKind::Io, "listing what must stay").with_source(e))
+    }
+
+    fn quiesce(&self) {
+        self.shared.gate.quiesce();
+    }
+}
+
+impl Shared {
+    fn all_roots(&self) -> Result<Vec<OwnedRoot>, Error> {
+        let mut roots: Vec<OwnedRoot> = self.pins.roots.lock().values().cloned().collect();
+        for volume in self.catalog.volumes()? {
+            let label = match volume.trashed {
+                None => volume.name.to_string(),
+                Some(_) => format!("trash:{}", volume.id),
+            };
+            for snapshot in self.catalog.snapshots(volume.id)? {
+                // One that waits for its root is still in the layers above the volume's.
+                let Some(root) = snapshot.root else { continue };
+                let owner = format!("{label}@{}", snapshot.name);
+                roots.push(OwnedRoot {
+                    root,
+                    size_blocks: blocks(snapshot.size),
+                    owner,
+                });
+            }
+            roots.push(OwnedRoot {
+                root: volume.root,
+                size_blocks: blocks(volume.size),
+                owner: label,
+            });
+        }
+        Ok(roots)
     }
 }
 

@@ -117,6 +117,9 @@ fn keeper(shared: &Weak<Shared>) {
                 shared.work.push(&volume);
             }
         }
+        if let Err(e) = shared.journal.prepare() {
+            tracing::warn!(error = ?e, "no journal segment could be made ready");
+        }
         if let Err(e) = shared.relieve_journal() {
             tracing::error!(error = ?e, "destaging for the journal failed");
         }
