@@ -142,8 +142,6 @@ pub struct CheckReport {
     pub roots: u64,
     /// Nodes of block maps verified.
     pub nodes: u64,
-    /// Frames verified.
-    pub frames: u64,
     /// Blocks verified.
     pub blocks: u64,
     /// Packs that are live, at least in part.

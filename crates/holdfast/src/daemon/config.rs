@@ -1,0 +1,171 @@
+//! The daemon's configuration file.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use types::size::{format_size, parse_size};
+use volume::Config as StoreConfig;
+
+/// `holdfast.toml`: every entry has a default, and a text that is no entry is an error.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Budgets of memory.
+    pub(crate) memory: Memory,
+    /// Disk.
+    pub(crate) disk: Disk,
+    /// The NBD server.
+    pub(crate) nbd: Nbd,
+    /// Garbage collection.
+    pub(crate) collect: Collect,
+}
+
+/// Sizes with suffixes; the defaults depend on the machine's memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Memory {
+    /// For written data that is not in packs yet. Default: 1/16 of memory, at most 1 GiB.
+    pub(crate) dirty: Option<Size>,
+    /// For caches. Default: 1/8 of memory, at most 16 GiB.
+    pub(crate) cache: Option<Size>,
+    /// For the deduplication index. Default: 1/32 of memory, at most 256 MiB.
+    pub(crate) index: Option<Size>,
+}
+
+/// Disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Disk {
+    /// For the journal. Default: 512 MiB.
+    pub(crate) journal: Option<Size>,
+    /// Left to deleting and collecting. Default: 256 MiB.
+    pub(crate) reserve: Option<Size>,
+}
+
+/// The NBD server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Nbd {
+    /// Connections at once.
+    pub(crate) connections: usize,
+    /// Threads for requests that wait for storage.
+    pub(crate) threads: usize,
+}
+
+impl Default for Nbd {
+    fn default() -> Self {
+        Nbd {
+            connections: 1024,
+            threads: 16,
+        }
+    }
+}
+
+/// Garbage collection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Collect {
+    /// Collect without being asked once packs have grown by this share, and by 1 GiB, since the last
+    /// time. 0: never.
+    pub(crate) growth_percent: u8,
+}
+
+impl Default for Collect {
+    fn default() -> Self {
+        Collect { growth_percent: 25 }
+    }
+}
+
+/// Bytes, written with a suffix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Size(pub(crate) u64);
+
+impl TryFrom<String> for Size {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        parse_size(&text).map(Size)
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> String {
+        format_size(size.0)
+    }
+}
+
+impl Config {
+    /// Reads the file, or the defaults if there is no path.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Config> {
+        let Some(path) = path else {
+            return Ok(Config::default());
+        };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+    }
+
+    /// The store's part.
+    pub(crate) fn store(&self) -> StoreConfig {
+        let mut config = StoreConfig::for_memory(machine_memory());
+        let set = |field: &mut u64, size: Option<Size>| {
+            if let Some(size) = size {
+                *field = size.0;
+            }
+        };
+        set(&mut config.dirty_bytes, self.memory.dirty);
+        set(&mut config.cache_bytes, self.memory.cache);
+        set(&mut config.index_bytes, self.memory.index);
+        set(&mut config.journal_bytes, self.disk.journal);
+        set(&mut config.reserve_bytes, self.disk.reserve);
+        config.destage_bytes = config.destage_bytes.min(config.dirty_bytes / 4);
+        config.flush_destage_bytes = config.flush_destage_bytes.min(config.journal_bytes / 4);
+        config
+    }
+}
+
+/// Bytes of memory that this process may use: the machine's, or its control group's if that is less.
+fn machine_memory() -> u64 {
+    let fallback = 4 << 30;
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(fallback, |kib| kib * 1024);
+    let group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = group
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .and_then(|path| std::fs::read_to_string(format!("/sys/fs/cgroup{path}/memory.max")).ok())
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    limit.map_or(total, |limit| limit.min(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_suffixes_and_unknown_entries_are_errors() {
+        let config: Config =
+            toml::from_str("[memory]\ncache = '2G'\n[nbd]\nthreads = 4\n").unwrap();
+        assert_eq!(config.store().cache_bytes, 2 << 30);
+        assert_eq!(
+            config.nbd,
+            Nbd {
+                connections: 1024,
+                threads: 4
+            }
+        );
+        assert!(toml::from_str::<Config>("[memory]\ncash = '2G'").is_err());
+        assert!(toml::from_str::<Config>("[memory]\ncache = 'much'").is_err());
+    }
+
+    #[test]
+    fn defaults_fit_a_small_host() {
+        let config = StoreConfig::for_memory(4 << 30);
+        let all = config.dirty_bytes + config.cache_bytes + config.index_bytes;
+        assert!(all <= 1 << 30, "{all}");
+    }
+}

@@ -1,0 +1,382 @@
+//! The daemon behind the API: the engine, the NBD server and upkeep in one place.
+
+use super::{collect, connect, convert, images, metrics};
+use api_types::{
+    ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, Connection,
+    ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, ErrorCode, EventKind,
+    ExportRequest, ImportRequest, NbdStatus, Restore, Snapshot, StoreInfo, StoreUsage, TrashEntry,
+    UpdateVolume, Volume, VolumeUsage, Work,
+};
+use catalog::VolumeRecord;
+use parking_lot::Mutex;
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
+use types::{BLOCK_SIZE, Name, VolumeId, VolumeRef};
+use volume::{Create, Source, Store, Update};
+
+/// Everything that the API reaches.
+pub(crate) struct Daemon {
+    pub(crate) env: env::Env,
+    pub(crate) store: Arc<Store>,
+    pub(crate) nbd: front_nbd::Server,
+    pub(crate) nbd_socket: PathBuf,
+    /// Where the NBD server listens, for people.
+    pub(crate) nbd_listen: Vec<String>,
+    pub(crate) started_ms: u64,
+    pub(crate) growth_percent: u8,
+    pub(crate) last_collect: Mutex<collect::Last>,
+    pub(crate) last_collect_ms: AtomicU64,
+    pub(crate) events: api_server::Events,
+}
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+impl Daemon {
+    pub(crate) fn publish(&self, kind: EventKind, subject: String, message: &str) {
+        self.events.publish(kind, subject, message);
+    }
+
+    /// Clients of a volume, its snapshots left out.
+    fn connections_of(&self, name: &Name) -> u64 {
+        let open = self.nbd.connections();
+        open.iter()
+            .filter(|c| c.export.as_deref() == Some(name.as_str()))
+            .count() as u64
+    }
+
+    /// Clients of one snapshot.
+    fn connections_of_snapshot(&self, r: &VolumeRef) -> u64 {
+        let (name, open) = (r.to_string(), self.nbd.connections());
+        open.iter()
+            .filter(|c| c.export.as_deref() == Some(name.as_str()))
+            .count() as u64
+    }
+
+    fn refuse_in_use(&self, name: &Name, to: &str) -> Result<()> {
+        match self.connections_of(name) {
+            0 => Ok(()),
+            count => Err(ApiError::new(
+                ErrorCode::InUse,
+                format!(
+                    "'{name}' is open on {count} connection(s): it cannot be {to} under its clients"
+                ),
+            )
+            .hint("disconnect them first; 'holdfast nbd status' lists them")),
+        }
+    }
+
+    fn describe(&self, record: VolumeRecord) -> Result<Volume> {
+        let snapshots = self.snapshot_count(record.id)?;
+        let connections = self.connections_of(&record.name);
+        let dirty = self.store.dirty(record.id);
+        Ok(convert::volume(record, snapshots, connections, dirty))
+    }
+
+    fn snapshot_count(&self, id: VolumeId) -> Result<u64> {
+        let snapshots = self.store.catalog().snapshots(id);
+        Ok(snapshots.map_err(|e| convert::api_error(e.into()))?.len() as u64)
+    }
+
+    pub(crate) fn records(&self) -> Result<Vec<VolumeRecord>> {
+        self.store
+            .catalog()
+            .volumes()
+            .map_err(|e| convert::api_error(e.into()))
+    }
+
+    fn find(&self, name: &str) -> Result<VolumeRecord> {
+        self.store
+            .find(&convert::name(name)?)
+            .map_err(convert::api_error)
+    }
+
+    fn trash_entry(&self, record: VolumeRecord) -> Result<TrashEntry> {
+        let snapshots = self.snapshot_count(record.id)?;
+        Ok(convert::trash_entry(record, snapshots))
+    }
+}
+
+impl Control for Daemon {
+    fn store(&self) -> Result<StoreInfo> {
+        let records = self.records()?;
+        let live: Vec<_> = records.iter().filter(|r| r.trashed.is_none()).collect();
+        let settings = self
+            .store
+            .catalog()
+            .settings()
+            .map_err(|e| convert::api_error(e.into()))?;
+        let (stats, usage, config) = (
+            self.store.stats(),
+            self.store.packs().usage(),
+            self.store.config(),
+        );
+        let mut snapshots = 0;
+        for record in &live {
+            snapshots += self.snapshot_count(record.id)?;
+        }
+        let manifest = self.store.manifest();
+        Ok(StoreInfo {
+            id: manifest.id.to_string(),
+            path: self.store.dir().display().to_string(),
+            format: manifest.format,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ms: self.started_ms,
+            recovery_ms: stats.recovery.as_millis() as u64,
+            dedup: settings.defaults.dedup,
+            codec: settings.defaults.codec,
+            trash_keep_s: settings.trash_keep_s,
+            volumes: live.len() as u64,
+            snapshots,
+            journal_used: stats.journal.used,
+            journal_capacity: stats.journal.capacity,
+            dirty: stats.pressure.dirty,
+            dirty_budget: stats.pressure.dirty_limit,
+            cache_budget: config.cache_bytes,
+            index_entries: usage.index_entries,
+            index_k: usage.index_k,
+            index_budget: config.index_bytes,
+            collected_ms: Some(
+                self.last_collect_ms
+                    .load(std::sync::atomic::Ordering::Relaxed),
+            )
+            .filter(|&ms| ms != 0),
+        })
+    }
+
+    fn usage(&self) -> Result<StoreUsage> {
+        collect::usage(self)
+    }
+
+    fn collect(&self, request: &CollectRequest, work: Work<'_>) -> Result<CollectReport> {
+        self.collect_now(request, work)
+    }
+
+    fn check(&self, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport> {
+        collect::check(&self.store, request, work)
+    }
+
+    fn volumes(&self) -> Result<Vec<Volume>> {
+        let mut records = self.records()?;
+        records.retain(|record| record.trashed.is_none());
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        records
+            .into_iter()
+            .map(|record| self.describe(record))
+            .collect()
+    }
+
+    fn volume(&self, name: &str) -> Result<Volume> {
+        self.describe(self.find(name)?)
+    }
+
+    fn create_volume(&self, request: &CreateVolume) -> Result<Volume> {
+        let source = match (&request.from, request.size) {
+            (Some(from), size) => Source::Clone(convert::reference(from)?, size),
+            (None, Some(size)) => Source::Empty(size),
+            (None, None) => {
+                let error = ApiError::new(ErrorCode::Invalid, "a new volume needs a size");
+                return Err(error.hint("give a size, or a volume or snapshot to clone"));
+            }
+        };
+        let create = Create {
+            name: convert::name(&request.name)?,
+            source,
+            dedup: request.dedup,
+            codec: request.codec,
+            read_only: request.read_only.unwrap_or(false),
+        };
+        self.describe(
+            self.store
+                .create_volume(&create)
+                .map_err(convert::api_error)?,
+        )
+    }
+
+    fn update_volume(&self, name: &str, request: &UpdateVolume) -> Result<Volume> {
+        let name = convert::name(name)?;
+        let update = Update {
+            name: request.name.as_deref().map(convert::name).transpose()?,
+            size: request.size,
+            allow_data_loss: request.allow_data_loss,
+            dedup: request.dedup,
+            codec: request.codec,
+            read_only: request.read_only,
+        };
+        if update.name.is_some() {
+            self.refuse_in_use(&name, "renamed")?;
+        }
+        self.describe(
+            self.store
+                .update_volume(&name, &update)
+                .map_err(convert::api_error)?,
+        )
+    }
+
+    fn remove_volume(&self, name: &str, force: bool) -> Result<TrashEntry> {
+        let name = convert::name(name)?;
+        if !force {
+            self.refuse_in_use(&name, "removed")?;
+        }
+        for client in self.nbd.connections() {
+            if client.export.as_deref() == Some(name.as_str()) {
+                self.nbd.disconnect(client.id);
+            }
+        }
+        self.trash_entry(
+            self.store
+                .remove_volume(&name)
+                .map_err(convert::api_error)?,
+        )
+    }
+
+    fn volume_usage(&self, name: &VolumeRef) -> Result<VolumeUsage> {
+        collect::volume_usage(self, name)
+    }
+
+    fn connect(&self, name: &VolumeRef) -> Result<Connect> {
+        self.content_len(name)?;
+        Ok(connect::lines(name, &self.nbd_socket))
+    }
+
+    fn snapshots(&self, volume: &str) -> Result<Vec<Snapshot>> {
+        let name = convert::name(volume)?;
+        let snapshots = self.store.snapshots(&name).map_err(convert::api_error)?;
+        Ok(snapshots
+            .into_iter()
+            .map(|s| convert::snapshot(s, &name))
+            .collect())
+    }
+
+    fn create_snapshot(&self, volume: &str, request: &CreateSnapshot) -> Result<Snapshot> {
+        let (volume, name) = (convert::name(volume)?, convert::name(&request.name)?);
+        let snapshot = self
+            .store
+            .create_snapshot(&volume, &name)
+            .map_err(convert::api_error)?;
+        Ok(convert::snapshot(snapshot, &volume))
+    }
+
+    fn remove_snapshot(&self, volume: &str, snapshot: &str) -> Result<()> {
+        let (volume, snapshot) = (convert::name(volume)?, convert::name(snapshot)?);
+        let r = VolumeRef {
+            volume: volume.clone(),
+            snapshot: Some(snapshot.clone()),
+        };
+        if self.connections_of_snapshot(&r) > 0 {
+            let error = ApiError::new(ErrorCode::InUse, format!("'{r}' is being read by a client"));
+            return Err(error.hint("disconnect it first; 'holdfast nbd status' lists clients"));
+        }
+        self.store
+            .remove_snapshot(&volume, &snapshot)
+            .map_err(convert::api_error)
+    }
+
+    fn rollback(&self, volume: &str, snapshot: &str) -> Result<Volume> {
+        let (volume, snapshot) = (convert::name(volume)?, convert::name(snapshot)?);
+        self.refuse_in_use(&volume, "rolled back")?;
+        self.describe(
+            self.store
+                .rollback(&volume, &snapshot)
+                .map_err(convert::api_error)?,
+        )
+    }
+
+    fn trash(&self) -> Result<Vec<TrashEntry>> {
+        let records = self.store.trash().map_err(convert::api_error)?;
+        records
+            .into_iter()
+            .map(|record| self.trash_entry(record))
+            .collect()
+    }
+
+    fn restore(&self, id: u64, request: &Restore) -> Result<Volume> {
+        let name = request.name.as_deref().map(convert::name).transpose()?;
+        let restored = self.store.restore_volume(VolumeId(id), name);
+        self.describe(restored.map_err(convert::api_error)?)
+    }
+
+    fn purge(&self, id: Option<u64>) -> Result<Vec<TrashEntry>> {
+        let ids = match id {
+            Some(id) => vec![id],
+            None => self.trash()?.iter().map(|entry| entry.id).collect(),
+        };
+        let purge = |id| {
+            let purged = self
+                .store
+                .purge_volume(VolumeId(id))
+                .map_err(convert::api_error)?;
+            Ok(convert::trash_entry(purged, 0))
+        };
+        ids.into_iter().map(purge).collect()
+    }
+
+    fn import(&self, request: &ImportRequest, work: Work<'_>) -> Result<Volume> {
+        self.describe(images::import(self, request, work)?)
+    }
+
+    fn import_stream(
+        &self,
+        request: &ImportRequest,
+        content: ContentReader<'_>,
+        work: Work<'_>,
+    ) -> Result<Volume> {
+        self.describe(images::import_stream(self, request, content, work)?)
+    }
+
+    fn export(&self, request: &ExportRequest, work: Work<'_>) -> Result<()> {
+        images::export(self, request, work)
+    }
+
+    fn export_stream(
+        &self,
+        source: &VolumeRef,
+        content: ContentWriter<'_>,
+        work: Work<'_>,
+    ) -> Result<()> {
+        images::export_stream(self, source, content, work)
+    }
+
+    fn content_len(&self, source: &VolumeRef) -> Result<u64> {
+        let record = self.find(source.volume.as_str())?;
+        let Some(name) = &source.snapshot else {
+            return Ok(record.size);
+        };
+        let snapshot = self.store.catalog().find_snapshot(record.id, name);
+        let snapshot = snapshot.map_err(|e| convert::api_error(e.into()))?;
+        let missing = || {
+            ApiError::new(
+                ErrorCode::NotFound,
+                format!("there is no snapshot '{source}'"),
+            )
+        };
+        Ok(snapshot.ok_or_else(missing)?.size)
+    }
+
+    fn nbd(&self) -> Result<NbdStatus> {
+        let connections = self.nbd.connections().into_iter().map(|c| Connection {
+            id: c.id,
+            peer: c.peer,
+            export: c.export.unwrap_or_default(),
+            since_ms: c.since.as_millis() as u64,
+            requests: c.requests,
+            bytes_read: c.bytes_read,
+            bytes_written: c.bytes_written,
+        });
+        Ok(NbdStatus {
+            listen: self.nbd_listen.clone(),
+            connections: connections.collect(),
+        })
+    }
+
+    fn metrics(&self) -> String {
+        metrics::encode(self)
+    }
+}
+
+/// Bytes of so many blocks.
+pub(crate) const fn bytes(blocks: u64) -> u64 {
+    blocks * BLOCK_SIZE as u64
+}

@@ -1,0 +1,39 @@
+//! What front ends can open.
+
+use block::{BlockDevice, Error, ErrorKind, Exports};
+use std::sync::Arc;
+use types::VolumeRef;
+use volume::Store;
+
+/// A store's volumes and snapshots.
+pub(crate) struct StoreExports(pub(crate) Arc<Store>);
+
+impl Exports for StoreExports {
+    fn list(&self) -> Vec<String> {
+        let catalog = self.0.catalog();
+        let volumes = catalog.volumes().unwrap_or_else(|e| {
+            tracing::error!(error = ?e, "cannot list the exports");
+            Vec::new()
+        });
+        let mut names = Vec::new();
+        for volume in volumes
+            .into_iter()
+            .filter(|volume| volume.trashed.is_none())
+        {
+            names.push(volume.name.to_string());
+            let snapshots = catalog.snapshots(volume.id).unwrap_or_default();
+            names.extend(
+                snapshots
+                    .iter()
+                    .map(|s| format!("{}@{}", volume.name, s.name)),
+            );
+        }
+        names
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>, Error> {
+        let gone = || Error::new(ErrorKind::Gone, "open");
+        let r: VolumeRef = name.parse().map_err(|e| gone().with_source(e))?;
+        self.0.device(&r).map_err(|e| e.into_block("open"))
+    }
+}

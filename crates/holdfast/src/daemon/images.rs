@@ -1,0 +1,101 @@
+//! Import and export, from the API's words to the image crate's.
+
+use super::{control::Daemon, convert};
+use api_types::{
+    ApiError, ContentReader, ContentWriter, ErrorCode, ExportRequest, ImportRequest, Work,
+};
+use catalog::VolumeRecord;
+use image::{Import, Source, Target};
+use std::path::PathBuf;
+use types::VolumeRef;
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+fn api_error(e: image::Error) -> ApiError {
+    use image::ErrorKind as Kind;
+    let code = match e.kind() {
+        Kind::NotFound => ErrorCode::NotFound,
+        Kind::Exists => ErrorCode::Conflict,
+        Kind::Invalid => ErrorCode::Invalid,
+        Kind::NoSpace => ErrorCode::NoSpace,
+        Kind::Cancelled => ErrorCode::Cancelled,
+        Kind::Damaged => ErrorCode::Damaged,
+        _ => ErrorCode::Internal,
+    };
+    ApiError::new(code, e.to_string())
+}
+
+fn absolute(path: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(path);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let message = format!(
+        "'{}' is not an absolute path on the daemon's host",
+        path.display()
+    );
+    Err(ApiError::new(ErrorCode::Invalid, message))
+}
+
+fn run(
+    daemon: &Daemon,
+    request: &ImportRequest,
+    source: Source<'_>,
+    work: Work<'_>,
+) -> Result<VolumeRecord> {
+    let import = Import {
+        name: convert::name(&request.name)?,
+        source,
+        size: request.size,
+        dedup: request.dedup,
+        codec: request.codec,
+    };
+    image::import(&daemon.store, &daemon.env, import, work).map_err(api_error)
+}
+
+/// From a file or a block device of this host.
+pub(crate) fn import(
+    daemon: &Daemon,
+    request: &ImportRequest,
+    work: Work<'_>,
+) -> Result<VolumeRecord> {
+    run(
+        daemon,
+        request,
+        Source::Path(absolute(&request.path)?),
+        work,
+    )
+}
+
+/// From bytes that arrive.
+pub(crate) fn import_stream(
+    daemon: &Daemon,
+    request: &ImportRequest,
+    content: ContentReader<'_>,
+    work: Work<'_>,
+) -> Result<VolumeRecord> {
+    run(daemon, request, Source::Reader(content), work)
+}
+
+/// To a file or a block device of this host.
+pub(crate) fn export(daemon: &Daemon, request: &ExportRequest, work: Work<'_>) -> Result<()> {
+    let source = convert::reference(&request.source)?;
+    let target = Target::Path {
+        path: absolute(&request.path)?,
+        overwrite: request.overwrite,
+    };
+    image::export(&daemon.store, &daemon.env, &source, target, work).map_err(api_error)?;
+    Ok(())
+}
+
+/// To whoever asked.
+pub(crate) fn export_stream(
+    daemon: &Daemon,
+    source: &VolumeRef,
+    content: ContentWriter<'_>,
+    work: Work<'_>,
+) -> Result<()> {
+    let target = Target::Writer(content);
+    image::export(&daemon.store, &daemon.env, source, target, work).map_err(api_error)?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Figures for Prometheus, gathered when somebody asks.
+
+use super::control::Daemon;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Label {
+    kind: &'static str,
+}
+
+/// All figures in the OpenMetrics text format.
+fn encode_all(daemon: &Daemon) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::with_prefix("holdfast");
+    store(&mut registry, daemon);
+    nbd(&mut registry, daemon);
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+/// As [`encode_all`]; empty if it cannot be written, which a `String` never refuses.
+pub(crate) fn encode(daemon: &Daemon) -> String {
+    encode_all(daemon).unwrap_or_default()
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
+}
+
+fn gauges(registry: &mut Registry, name: &str, help: &str, values: &[(&'static str, u64)]) {
+    let family: Family<Label, Gauge> = Family::default();
+    for &(kind, value) in values {
+        family
+            .get_or_create(&Label { kind })
+            .set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    registry.register(name, help, family);
+}
+
+fn count(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstCounter::new(value));
+}
+
+fn store(registry: &mut Registry, daemon: &Daemon) {
+    let (stats, usage, config) = (
+        daemon.store.stats(),
+        daemon.store.packs().usage(),
+        daemon.store.config(),
+    );
+    let pressure = stats.pressure;
+    gauge(
+        registry,
+        "dirty_bytes",
+        "Written data that is not in packs yet",
+        pressure.dirty,
+    );
+    gauge(
+        registry,
+        "dirty_budget_bytes",
+        "Memory for such data",
+        pressure.dirty_limit,
+    );
+    gauge(
+        registry,
+        "space_free_bytes",
+        "Free space of the store's file system",
+        pressure.free,
+    );
+    gauge(
+        registry,
+        "space_total_bytes",
+        "Size of the store's file system",
+        pressure.total,
+    );
+    gauge(
+        registry,
+        "space_level",
+        "0 ample, 1 from 70 %, 2 from 85 %, 3 from 95 %",
+        pressure.space() as u64,
+    );
+    gauge(
+        registry,
+        "journal_used_bytes",
+        "Journal in use",
+        stats.journal.used,
+    );
+    gauge(
+        registry,
+        "journal_capacity_bytes",
+        "Journal in all",
+        stats.journal.capacity,
+    );
+    gauge(
+        registry,
+        "volumes_open",
+        "Volumes in use",
+        stats.open_volumes as u64,
+    );
+    gauge(
+        registry,
+        "recovery_ms",
+        "Time that opening the store took",
+        stats.recovery.as_millis() as u64,
+    );
+    gauges(
+        registry,
+        "cache_bytes",
+        "Memory that caches take",
+        &[
+            ("blocks", usage.block_bytes),
+            ("nodes", usage.node_bytes),
+            ("headers", usage.header_bytes),
+        ],
+    );
+    gauge(
+        registry,
+        "cache_budget_bytes",
+        "Memory that caches may take",
+        config.cache_bytes,
+    );
+    gauge(
+        registry,
+        "index_bytes",
+        "Memory that the deduplication index takes",
+        usage.index_bytes,
+    );
+    gauge(
+        registry,
+        "index_entries",
+        "Hashes in the deduplication index",
+        usage.index_entries,
+    );
+    gauge(
+        registry,
+        "index_k",
+        "The index samples 1 hash in 2^k",
+        u64::from(usage.index_k),
+    );
+}
+
+fn nbd(registry: &mut Registry, daemon: &Daemon) {
+    let stats = daemon.nbd.stats();
+    gauge(
+        registry,
+        "nbd_connections",
+        "NBD clients",
+        daemon.nbd.connections().len() as u64,
+    );
+    count(
+        registry,
+        "nbd_accepted",
+        "NBD connections accepted",
+        stats.connections,
+    );
+    count(
+        registry,
+        "nbd_refused",
+        "NBD connections refused",
+        stats.connections_refused,
+    );
+    count(
+        registry,
+        "nbd_errors",
+        "NBD requests answered with an error",
+        stats.errors,
+    );
+    count(
+        registry,
+        "nbd_read_bytes",
+        "Bytes read over NBD",
+        stats.bytes_read,
+    );
+    count(
+        registry,
+        "nbd_written_bytes",
+        "Bytes written over NBD",
+        stats.bytes_written,
+    );
+    for (name, help, value) in [
+        ("nbd_reads", "NBD READ requests", stats.reads),
+        ("nbd_writes", "NBD WRITE requests", stats.writes),
+        ("nbd_flushes", "NBD FLUSH requests", stats.flushes),
+        ("nbd_trims", "NBD TRIM requests", stats.trims),
+        (
+            "nbd_write_zeroes",
+            "NBD WRITE_ZEROES requests",
+            stats.write_zeroes,
+        ),
+        (
+            "nbd_block_statuses",
+            "NBD BLOCK_STATUS requests",
+            stats.block_statuses,
+        ),
+    ] {
+        count(registry, name, help, value);
+    }
+}

@@ -1,0 +1,15 @@
+//! The daemon: one process that has a store open and serves it.
+
+mod collect;
+mod config;
+mod connect;
+mod control;
+mod convert;
+mod exports;
+mod images;
+mod metrics;
+mod serve;
+mod upkeep;
+
+pub(crate) use collect::check_closed;
+pub(crate) use serve::{ServeOptions, init, serve};

@@ -1,0 +1,231 @@
+//! Starting and ending the daemon.
+
+use super::{
+    config::Config,
+    control::Daemon,
+    exports::StoreExports,
+    upkeep::{self, Stop},
+};
+use anyhow::{Context, Result, anyhow};
+use api_types::{ApiError, Control};
+use front_nbd::Server;
+use std::{
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use volume::{InitOptions, Manifest, Store};
+
+/// NBD requests in flight have so long to finish when the daemon ends.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeOptions {
+    /// The store.
+    pub(crate) dir: PathBuf,
+    /// Where the API listens.
+    pub(crate) socket: PathBuf,
+    /// Where the NBD server listens.
+    pub(crate) nbd_socket: PathBuf,
+    /// Where it listens as well.
+    pub(crate) nbd_listen: Vec<SocketAddr>,
+    /// The configuration file.
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Makes a store.
+pub(crate) fn init(dir: &Path, options: &InitOptions) -> std::result::Result<Manifest, ApiError> {
+    Store::init(&env::Env::real(), dir, options).map_err(super::convert::api_error)
+}
+
+/// Serves a store until a signal ends it.
+pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
+    let env = env::Env::real();
+    let config = Config::load(options.config.as_deref())?;
+    raise_file_limit();
+    let dir = std::path::absolute(&options.dir)?;
+    let store =
+        Arc::new(Store::open(&env, &dir, config.store()).map_err(super::convert::api_error)?);
+    tracing::info!(store = %dir.display(), recovery_ms = store.stats().recovery.as_millis() as u64, "store open");
+    let sockets = Sockets::inherited();
+    let (nbd, nbd_listen) = start_nbd(options, &config, &env, &store, sockets.nbd)?;
+    let listener = match sockets.api {
+        Some(fd) => UnixListener::from(fd),
+        None => listen_api(&options.socket)?,
+    };
+    let clock = Arc::clone(&env.clock);
+    let daemon = Arc::new(Daemon {
+        started_ms: env.clock.now().as_millis() as u64,
+        env,
+        store: Arc::clone(&store),
+        nbd,
+        nbd_listen,
+        nbd_socket: std::path::absolute(&options.nbd_socket)?,
+        growth_percent: config.collect.growth_percent,
+        last_collect: Default::default(),
+        last_collect_ms: AtomicU64::new(0),
+        events: api_server::Events::new(clock),
+    });
+    let stop = Arc::new(Stop(AtomicBool::new(false)));
+    let upkeep = upkeep::start(Arc::clone(&daemon), Arc::clone(&stop))?;
+    let served = run_api(&daemon, listener);
+    stop.0.store(true, Relaxed);
+    tracing::info!("ending");
+    let cut = daemon.nbd.shutdown(PATIENCE);
+    if cut > 0 {
+        tracing::warn!(connections = cut, "requests were cut off");
+    }
+    let _ = upkeep.join();
+    let closed = store.close().map_err(super::convert::api_error);
+    for socket in [&options.socket, &options.nbd_socket] {
+        let _ = std::fs::remove_file(socket);
+    }
+    served?;
+    closed?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn start_nbd(
+    options: &ServeOptions,
+    config: &Config,
+    env: &env::Env,
+    store: &Arc<Store>,
+    inherited: Option<OwnedFd>,
+) -> Result<(Server, Vec<String>)> {
+    let mut listen = vec![format!("unix:{}", options.nbd_socket.display())];
+    let exports = Arc::new(StoreExports(Arc::clone(store)));
+    let nbd_config = front_nbd::Config {
+        workers: config.nbd.threads,
+        connections_max: config.nbd.connections,
+        ..front_nbd::Config::default()
+    };
+    let server = Server::start(exports, env.clone(), nbd_config)?;
+    match inherited {
+        Some(fd) => server.adopt(fd)?,
+        None => {
+            make_parent(&options.nbd_socket)?;
+            server
+                .listen_unix(&options.nbd_socket, 0o660)
+                .with_context(|| format!("cannot listen on {}", options.nbd_socket.display()))?;
+        }
+    }
+    for address in &options.nbd_listen {
+        if !address.ip().is_loopback() {
+            let message = "NBD has no encryption here: only loopback addresses are served";
+            return Err(anyhow!(
+                "{address}: {message}; tunnel it, or use the unix socket"
+            ));
+        }
+        let bound = server
+            .listen_tcp(*address)
+            .with_context(|| format!("cannot listen on {address}"))?;
+        tracing::info!(address = %bound, "NBD over TCP");
+        listen.push(format!("tcp:{bound}"));
+    }
+    Ok((server, listen))
+}
+
+/// Sockets that systemd opened for us, told apart by what they listen on: `FileDescriptorName=api` and `nbd`,
+/// or the first and the second.
+struct Sockets {
+    api: Option<OwnedFd>,
+    nbd: Option<OwnedFd>,
+}
+
+impl Sockets {
+    fn inherited() -> Self {
+        let mut fds = listenfd::ListenFd::from_env();
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        let place = |name: &str, otherwise: usize| {
+            names.iter().position(|n| *n == name).unwrap_or(otherwise)
+        };
+        let mut take = |at: usize| fds.take_unix_listener(at).ok().flatten().map(OwnedFd::from);
+        Sockets {
+            api: take(place("api", 0)),
+            nbd: take(place("nbd", 1)),
+        }
+    }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))
+}
+
+/// Listens, in place of a socket that a dead daemon left; not in place of a live one.
+fn listen_api(path: &Path) -> Result<UnixListener> {
+    make_parent(path)?;
+    let context = || format!("cannot listen on {}", path.display());
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(anyhow!(
+                "a daemon listens on {} already; give another --socket",
+                path.display()
+            ));
+        }
+        std::fs::remove_file(path).with_context(context)?;
+    }
+    let listener = UnixListener::bind(path).with_context(context)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).with_context(context)?;
+    Ok(listener)
+}
+
+fn run_api(daemon: &Arc<Daemon>, listener: UnixListener) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(16)
+        .thread_name("api")
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let control: Arc<dyn Control> = Arc::clone(daemon) as _;
+        tracing::info!("ready");
+        sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
+        api_server::serve(listener, control, daemon.events.clone(), ended_by_signal()).await?;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        Ok(())
+    })
+}
+
+async fn ended_by_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+/// Packs are files: as many as allowed may be open.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %e, "the limit of open files stays as it is");
+    }
+}
