@@ -174,7 +174,7 @@ impl Journal {
         Ok(Journal {
             state: Mutex::new(state),
             ended: Condvar::new(),
-            writer: Mutex::new(Writer::new(env, store, number)),
+            writer: Mutex::new(Writer::new(env, store, number, config.segment_len())),
             supply: Mutex::new(supply),
             ready: Mutex::new(found.ready),
         })

@@ -84,7 +84,10 @@ pub(crate) fn recover(
 
     let after_free = files.free.iter().map(|h| h.header.first_seq).max();
     let begin = needed.iter().map(|h| h.header.first_seq).min();
-    let mut chain = Chain::new(begin.or(after_free).unwrap_or(JournalSeq(1)), replay);
+    let first = begin.or(after_free).unwrap_or(JournalSeq(1));
+    let headed = needed.iter().map(|headed| &headed.file);
+    let len_max = headed.chain(&files.unreadable).map(|file| file.len).max();
+    let mut chain = Chain::new(first, len_max.unwrap_or(0), replay);
     chain.read(&needed)?;
     let next_seq = chain.end();
     if let Some(lost) = files.free.iter().find(|h| h.header.first_seq > next_seq) {
@@ -205,7 +208,7 @@ fn check_header(supply: &Supply, header: &SegmentHeader, file: &SegmentFile) -> 
     let sane = numbers.contains(&header.number)
         && numbers.contains(&header.first_seq.0)
         && (header.tail <= header.number || !active)
-        && header.len % PAGE as u64 == 0;
+        && header.len.is_multiple_of(PAGE as u64);
     if !sane {
         return corrupt("recovery: the segment's header makes no sense");
     }

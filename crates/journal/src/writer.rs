@@ -15,7 +15,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 use types::{Block, JournalSeq, StoreId};
 
 /// Longer commits are written in pieces of at most this.
-const BUFFER_LEN: usize = 4 << 20;
+const BUFFER_LEN: u64 = 4 << 20;
 
 /// The segment that is being written.
 struct Current {
@@ -56,15 +56,15 @@ pub(crate) struct Begin {
 }
 
 impl Writer {
-    /// Begins with the segment after `number`.
-    pub(crate) fn new(env: &Env, store: StoreId, number: u64) -> Self {
+    /// Begins with the segment after `number`; segments are of `segment_len` bytes.
+    pub(crate) fn new(env: &Env, store: StoreId, number: u64, segment_len: u64) -> Self {
         Writer {
             env: env.clone(),
             store,
             current: None,
             number,
             stock: VecDeque::new(),
-            buffer: AlignedBuf::zeroed(BUFFER_LEN),
+            buffer: AlignedBuf::zeroed(segment_len.min(BUFFER_LEN) as usize),
             filled: 0,
             offset: 0,
             unsynced: false,

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use types::{BlockIndex, Epoch, JournalSeq, VolumeId};
 
 /// Bytes that are read at a time; more than the longest record.
-const WINDOW_LEN: usize = 2 << 20;
+const WINDOW_LEN: u64 = 2 << 20;
 
 /// Gets each complete submit.
 type Replay<'a> = &'a mut dyn FnMut(Replayed) -> Result<(), Error>;
@@ -22,10 +22,10 @@ pub(super) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// The first record will be `next`.
-    pub(super) fn new(next: JournalSeq, replay: Replay<'a>) -> Self {
+    /// The first record will be `next`; no file is longer than `file_len_max`.
+    pub(super) fn new(next: JournalSeq, file_len_max: u64, replay: Replay<'a>) -> Self {
         Chain {
-            window: Window::new(),
+            window: Window::new(file_len_max),
             submits: Submits {
                 replay,
                 end: next,
@@ -243,9 +243,9 @@ struct Window {
 }
 
 impl Window {
-    fn new() -> Self {
+    fn new(file_len_max: u64) -> Self {
         Window {
-            bytes: AlignedBuf::zeroed(WINDOW_LEN),
+            bytes: AlignedBuf::zeroed(file_len_max.min(WINDOW_LEN) as usize),
             path: std::path::PathBuf::new(),
             offset: 0,
             len: 0,
@@ -268,7 +268,7 @@ impl Window {
             && offset + len as u64 <= self.offset + self.len as u64;
         if !loaded {
             self.len = 0;
-            let count = (end - offset).min(WINDOW_LEN as u64) as usize;
+            let count = (end - offset).min(self.bytes.len() as u64) as usize;
             let read = file.file.read_at(offset, &mut self.bytes[..count]);
             read.map_err(|e| Error::io("recovery: read a segment", &file.path, e))?;
             self.path.clone_from(&file.path);

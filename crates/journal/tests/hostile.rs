@@ -1,0 +1,194 @@
+//! Segments that are damaged, cut, replaced by garbage, or written by a newer version.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use common::{DIR, batch, config, open};
+use env::OpenOptions;
+use format::journal::{PAGE, SegmentHeader};
+use journal::{Error, ErrorKind, Replayed};
+use proptest::prelude::*;
+use sim::SimEnv;
+use std::path::{Path, PathBuf};
+use types::{Epoch, VolumeId};
+
+const SUBMITS: u64 = 12;
+
+fn segment(n: u64) -> PathBuf {
+    Path::new(DIR).join(format!("{n:08}.seg"))
+}
+
+/// A journal of several segments, each submit in a commit of its own but the last two.
+fn written() -> (SimEnv, Vec<Replayed>) {
+    let sim = SimEnv::new(3);
+    let env = sim.env();
+    env.files.create_dir_all(Path::new(DIR)).unwrap();
+    for dir in ["/", "/store"] {
+        env.files.sync_dir(Path::new(dir)).unwrap();
+    }
+    let (journal, _) = open(&env, config(64, 8)).unwrap();
+    for n in 1..=SUBMITS {
+        let batches = vec![batch(n, n * 100, n)];
+        let ticket = journal.submit(VolumeId(n % 2), Epoch(1), batches).unwrap();
+        if n != SUBMITS - 1 {
+            journal.wait(ticket).unwrap();
+        }
+    }
+    sim.power_cut();
+    let (_, replayed) = open(&sim.env(), config(64, 8)).unwrap();
+    assert_eq!(replayed.len() as u64, SUBMITS);
+    (sim, replayed)
+}
+
+fn reopen(sim: &SimEnv) -> Result<Vec<Replayed>, Error> {
+    open(&sim.env(), config(64, 8)).map(|(_, replayed)| replayed)
+}
+
+#[test]
+fn damage_to_what_was_durable_is_told_from_a_torn_end() {
+    let (sim, whole) = written();
+    let files = sim.env().files.list(Path::new(DIR)).unwrap().len() as u64;
+    assert!(files >= 4);
+    let (mut refused, mut shortened) = (0, 0);
+    for n in 1..=files {
+        for page in 0..16 {
+            let at = page * PAGE as u64 + 9;
+            sim.flip_bit(&segment(n), at).unwrap();
+            match reopen(&sim) {
+                Ok(replayed) => {
+                    assert_eq!(whole[..replayed.len()], replayed[..]);
+                    // Only the last commit may be damaged unseen; and pages with nothing in them.
+                    let lost = SUBMITS - replayed.len() as u64;
+                    assert!(
+                        lost == 0 || (n == files && lost <= 2),
+                        "segment {n}, page {page}"
+                    );
+                    shortened += u64::from(replayed.len() < whole.len());
+                }
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e:?}");
+                    let text = e.to_string();
+                    assert!(text.contains(".seg at byte "), "{text}");
+                    refused += 1;
+                }
+            }
+            sim.flip_bit(&segment(n), at).unwrap();
+        }
+    }
+    assert!(refused > 20 && shortened > 0, "{refused} {shortened}");
+    assert_eq!(reopen(&sim).unwrap(), whole);
+}
+
+#[test]
+fn segments_that_are_missing_or_cut_are_noticed() {
+    for n in 1..=3 {
+        let (sim, _) = written();
+        let env = sim.env();
+        env.files
+            .rename(&segment(n), &Path::new(DIR).join("away"))
+            .unwrap();
+        assert_eq!(
+            reopen(&sim).unwrap_err().kind(),
+            ErrorKind::Corrupt,
+            "missing {n}"
+        );
+
+        let (sim, _) = written();
+        let options = OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        };
+        let file = sim.env().files.open(&segment(n), options).unwrap();
+        file.set_len(5 * PAGE as u64).unwrap();
+        assert_eq!(
+            reopen(&sim).unwrap_err().kind(),
+            ErrorKind::Corrupt,
+            "cut {n}"
+        );
+    }
+}
+
+#[test]
+fn a_newer_version_is_refused_and_left_alone() {
+    let (sim, _) = written();
+    let env = sim.env();
+    let options = OpenOptions {
+        write: true,
+        ..OpenOptions::default()
+    };
+    let file = env.files.open(&segment(2), options).unwrap();
+    let mut page = vec![0; PAGE];
+    file.read_at(0, &mut page).unwrap();
+    let before = SegmentHeader::decode(&page).unwrap();
+    page[12] = 9;
+    reseal(&mut page);
+    file.write_at(0, &page).unwrap();
+    assert_eq!(reopen(&sim).unwrap_err().kind(), ErrorKind::NewerFormat);
+    let mut after = vec![0; PAGE];
+    file.read_at(0, &mut after).unwrap();
+    assert_eq!(page, after);
+    page[12] = 1;
+    reseal(&mut page);
+    assert_eq!(SegmentHeader::decode(&page), Ok(before));
+}
+
+/// Puts the right checksum into a segment header.
+fn reseal(page: &mut [u8]) {
+    page[8..12].fill(0);
+    let crc = crc32c::crc32c(&page[..512]);
+    page[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[test]
+fn an_error_of_the_replay_is_passed_on() {
+    let (sim, _) = written();
+    let mut calls = 0;
+    let opened = journal::Journal::open(
+        &sim.env(),
+        Path::new(DIR),
+        common::STORE,
+        config(64, 8),
+        &mut |_| {
+            calls += 1;
+            Err(Error::new(ErrorKind::StaleEpoch, "replay"))
+        },
+    );
+    assert_eq!(opened.unwrap_err().kind(), ErrorKind::StaleEpoch);
+    assert_eq!(calls, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn garbage_is_an_error_or_a_prefix(
+        writes in prop::collection::vec((1u64..7, 0usize..65536, prop::collection::vec(any::<u8>(), 1..64)), 1..4),
+        fields in prop::collection::vec((1u64..7, 0u64..16, 12usize..120, any::<u8>()), 0..4),
+    ) {
+        let (sim, whole) = written();
+        let options = OpenOptions { write: true, ..OpenOptions::default() };
+        let open = |n| sim.env().files.open(&segment(n), options);
+        for (n, at, bytes) in writes {
+            if let Ok(file) = open(n) {
+                file.write_at(at as u64, &bytes).unwrap();
+            }
+        }
+        // Fields that lie under a right checksum.
+        for (n, page_number, at, byte) in fields {
+            let Ok(file) = open(n) else { continue };
+            let mut page = vec![0; PAGE];
+            file.read_at(page_number * PAGE as u64, &mut page).unwrap();
+            page[at] ^= byte;
+            if page_number == 0 {
+                reseal(&mut page);
+            }
+            file.write_at(page_number * PAGE as u64, &page).unwrap();
+        }
+        if let Ok(replayed) = reopen(&sim) {
+            prop_assert!(replayed.len() <= whole.len());
+            for submit in &replayed {
+                prop_assert!(whole.contains(submit));
+            }
+        }
+    }
+}
