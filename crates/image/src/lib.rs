@@ -18,6 +18,7 @@ mod error;
 mod export;
 mod foreign;
 mod import;
+mod plan;
 mod scan;
 mod source;
 mod target;

@@ -1,5 +1,12 @@
 //! Images into a store of this machine and out of it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::single_range_in_vec_init,
+    reason = "helpers of tests; lists of ranges"
+)]
+
+mod device;
 mod export;
 mod import;
 mod model;
