@@ -153,6 +153,24 @@ impl Apt {
         Ok(Plan::parse(&text))
     }
 
+    /// What installing `packages` would do if no package whose name starts with `prefix` were
+    /// installed: what has to be unpacked to have them beside those.
+    ///
+    /// # Errors
+    /// There is no way to install them even then.
+    pub fn simulate_without(&self, packages: &[&str], prefix: &str) -> Result<Plan> {
+        self.refresh()?;
+        let installed = fs::read_to_string("/var/lib/dpkg/status")?;
+        let status = self.dir.join("status");
+        fs::write(&status, without(&installed, prefix))?;
+        let mut simulate = self.get();
+        simulate.args(["--simulate", "install", "--no-install-recommends"]);
+        let option = format!("Dir::State::status={}", status.display());
+        simulate.args(["-o", &option]).args(packages);
+        let text = run("apt-get --simulate", &mut simulate, LIMIT)?;
+        Ok(Plan::parse(&text))
+    }
+
     /// Installs `packages`, preferring `suite` over the release when given. Needs root.
     ///
     /// # Errors
@@ -242,6 +260,16 @@ impl Plan {
     }
 }
 
+/// dpkg's status without the packages whose name starts with `prefix`.
+fn without(status: &str, prefix: &str) -> String {
+    let start = format!("Package: {prefix}");
+    let stanzas = status.split("\n\n");
+    let kept: Vec<&str> = stanzas
+        .filter(|stanza| !stanza.trim_start().starts_with(&start))
+        .collect();
+    kept.join("\n\n")
+}
+
 fn codename() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let value = |key: &str| {
@@ -257,7 +285,7 @@ fn codename() -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Plan;
+    use super::{Plan, without};
 
     #[test]
     fn a_simulation_is_read() {
@@ -269,5 +297,12 @@ mod tests {
         let plan = Plan::parse(text);
         assert_eq!(plan.installed, ["seabios", "libfdt1"]);
         assert_eq!(plan.removed, ["qemu-utils"]);
+    }
+
+    #[test]
+    fn packages_are_left_out_of_a_status() {
+        let status = "Package: a\nVersion: 1\n\nPackage: qemu-utils\nVersion: 2\n\nPackage: z\n\n";
+        let kept = without(status, "qemu");
+        assert_eq!(kept, "Package: a\nVersion: 1\n\nPackage: z\n\n");
     }
 }

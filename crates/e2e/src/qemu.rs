@@ -144,11 +144,10 @@ pub fn ensure(say: &dyn Fn(&str)) -> Result<Qemu> {
 /// # Errors
 /// It cannot be fetched or does not run.
 pub fn unpack(apt: &Apt, say: &dyn Fn(&str)) -> Result<Qemu> {
-    let plan = apt.simulate(&PACKAGES[..1], None)?;
+    let plan = apt.simulate_without(&PACKAGES[..1], "qemu")?;
     let root = unpacked();
     say(&format!(
-        "installing QEMU would remove {}; unpacking it in {} instead",
-        plan.removed.join(" "),
+        "QEMU cannot be installed without removing something: unpacking it in {}",
         root.display()
     ));
     let scratch = Scratch::new(paths::cache().join("qemu-building"))?;

@@ -29,6 +29,20 @@ fn ready() -> Result<(Qemu, Image)> {
 #[test]
 fn guest_boots_writes_and_goes_off_on_qemu_nbd() -> Result<()> {
     let (qemu, image) = ready()?;
+    boot_twice_on_qemu_nbd(&qemu, &image)
+}
+
+/// The way out where installing the emulator would remove something.
+#[test]
+#[ignore = "fetches the emulator from the archive: for changes to qemu.rs"]
+fn guest_boots_on_an_emulator_unpacked_beside_the_system() -> Result<()> {
+    let (_, image) = ready()?;
+    let apt = e2e::apt::Apt::open(&e2e::paths::cache())?;
+    let qemu = e2e::qemu::unpack(&apt, &|line| println!("{line}"))?;
+    boot_twice_on_qemu_nbd(&qemu, &image)
+}
+
+fn boot_twice_on_qemu_nbd(qemu: &Qemu, image: &Image) -> Result<()> {
     let scratch = Scratch::temporary()?;
     let (disk, socket) = (
         scratch.path().join("disk.qcow2"),
@@ -53,7 +67,7 @@ fn guest_boots_writes_and_goes_off_on_qemu_nbd() -> Result<()> {
     };
     let log = scratch.path().join("qemu.log");
     for round in ["first", "second"] {
-        let mut guest = Guest::boot(&qemu, false, &image, &disk, &log)?;
+        let mut guest = Guest::boot(qemu, false, image, &disk, &log)?;
         println!("{round} boot took {:?}", guest.boot);
         let root = guest.console.ok("findmnt -no SOURCE,FSTYPE /", LIMIT)?;
         assert_eq!(
