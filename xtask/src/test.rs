@@ -89,6 +89,8 @@ fn tests(filter: Option<&str>) -> Command {
             false => nextest.arg(filter),
         };
     }
+    // Errors that tests return say where they come from; where they were made does not help.
+    nextest.env("RUST_LIB_BACKTRACE", "0");
     nextest.env("HOLDFAST_BIN", e2e::paths::target().join("debug/holdfast"));
     nextest.env("HOLDFAST_CACHE", e2e::paths::cache());
     nextest
