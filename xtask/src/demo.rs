@@ -5,10 +5,7 @@
 
 mod table;
 
-use crate::{
-    install,
-    stage::{cargo, show},
-};
+use crate::{install, stage::build_holdfast};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cleanup::Scratch,
@@ -41,10 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         install::for_guest()?;
     }
     note("compiling Holdfast");
-    show(
-        "cargo build",
-        &mut cargo(&["build", "--quiet", "--package", "holdfast"]),
-    )?;
+    build_holdfast()?;
     let image = image::ensure(&note)?;
     let qemu = qemu::ensure(&note)?;
     let kvm = qemu.kvm_works(&image);

@@ -36,3 +36,12 @@ pub(crate) fn show(name: &str, command: &mut Command) -> Result<()> {
     ensure!(status.success(), "{name} failed ({status})");
     Ok(())
 }
+
+/// Compiles the program, unless `HOLDFAST_BIN` names one to be used.
+pub(crate) fn build_holdfast() -> Result<()> {
+    if std::env::var_os("HOLDFAST_BIN").is_some() {
+        return Ok(());
+    }
+    let build = ["build", "--quiet", "--package", "holdfast"];
+    show("cargo build", &mut cargo(&build))
+}

@@ -4,7 +4,7 @@
 
 use crate::{
     install,
-    stage::{cargo, show, stage},
+    stage::{build_holdfast, cargo, show, stage},
     tidy,
 };
 use anyhow::Result;
@@ -37,12 +37,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         stage("lints", lints)?;
         stage("documentation", documentation)?;
     }
-    stage("build", || {
-        show(
-            "cargo build",
-            &mut cargo(&["build", "--quiet", "--package", "holdfast"]),
-        )
-    })?;
+    stage("build", build_holdfast)?;
+
     stage("guest image", || {
         e2e::image::ensure(&|line| println!("   {line}")).map(drop)
     })?;
@@ -91,7 +87,9 @@ fn tests(filter: Option<&str>) -> Command {
     }
     // Errors that tests return say where they come from; where they were made does not help.
     nextest.env("RUST_LIB_BACKTRACE", "0");
-    nextest.env("HOLDFAST_BIN", e2e::paths::target().join("debug/holdfast"));
+    if std::env::var_os("HOLDFAST_BIN").is_none() {
+        nextest.env("HOLDFAST_BIN", e2e::paths::target().join("debug/holdfast"));
+    }
     nextest.env("HOLDFAST_CACHE", e2e::paths::cache());
     nextest
 }
