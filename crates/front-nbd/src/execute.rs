@@ -20,6 +20,9 @@ pub(crate) struct Session {
     pub(crate) allocation: Option<u32>,
 }
 
+/// Longer reads are long work even from memory: they go where others run beside them.
+const INLINE_READ_MAX: usize = 128 << 10;
+
 /// Runs of zeroes that are shorter are sent as data.
 const HOLE_LEN_MIN: usize = 64 << 10;
 /// Extents in one answer, at most: clients ask again for the rest.
@@ -137,6 +140,9 @@ impl Session {
         if len == 0 {
             out.push(&to.nothing_read());
             return true;
+        }
+        if now && len > INLINE_READ_MAX {
+            return false;
         }
         let (start, head_len) = (out.len(), to.data_head_len());
         let reply = out.grow(head_len + len);

@@ -7,7 +7,7 @@ use super::{
     upkeep::{self, Stop},
 };
 use anyhow::{Context, Result, anyhow};
-use api_types::{ApiError, Control};
+use api_types::{ApiError, Control, ErrorCode};
 use front_nbd::Server;
 use std::{
     net::SocketAddr,
@@ -42,7 +42,9 @@ pub(crate) struct ServeOptions {
 
 /// Makes a store.
 pub(crate) fn init(dir: &Path, options: &InitOptions) -> std::result::Result<Manifest, ApiError> {
-    Store::init(&env::Env::real(), dir, options).map_err(super::convert::api_error)
+    let dir = std::path::absolute(dir)
+        .map_err(|e| ApiError::new(ErrorCode::Invalid, format!("{}: {e}", dir.display())))?;
+    Store::init(&env::Env::real(), &dir, options).map_err(super::convert::api_error)
 }
 
 /// Serves a store until a signal ends it.

@@ -1,0 +1,443 @@
+//! The command line's grammar.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{net::SocketAddr, path::PathBuf};
+use types::{Codec, Name, VolumeRef, size::parse_size};
+
+/// Where the daemon's API listens unless told otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/holdfast/holdfast.sock";
+/// Where the daemon's NBD server listens unless told otherwise.
+pub(crate) const DEFAULT_NBD_SOCKET: &str = "/run/holdfast/nbd.sock";
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    failed
+  2    the command line is wrong
+  3    there is no such thing
+  4    refused: the name is taken, it is in use, or it must be allowed explicitly
+  5    stored data is damaged
+  6    the daemon cannot be reached
+  7    no space left
+  130  interrupted";
+
+/// Virtual disks for virtual machines: thin, snapshotted and cloned in an instant, stored once, checked on every read.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The daemon's API socket.
+    #[arg(long, global = true, env = "HOLDFAST_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// Print JSON: the API's objects.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print nothing but errors and what was asked for.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a store in an empty or a new directory.
+    #[command(after_help = "Example:\n  holdfast init /var/lib/holdfast --codec zstd")]
+    Init(Init),
+    /// Serve a store: the daemon, in the foreground.
+    #[command(
+        after_help = "Examples:\n  holdfast serve /var/lib/holdfast\n  holdfast serve ./store --socket ./api.sock --nbd-socket ./nbd.sock --nbd-listen 127.0.0.1:10809"
+    )]
+    Serve(Serve),
+    /// Verify every root, frame and hash; exit code 5 if anything is damaged.
+    #[command(
+        after_help = "Examples:\n  holdfast check                     the store of the running daemon\n  holdfast check /var/lib/holdfast   a store that no daemon has open"
+    )]
+    Check(Check),
+    /// Virtual disks.
+    #[command(subcommand, visible_alias = "vol")]
+    Volume(Volume),
+    /// Points in a volume's history.
+    #[command(subcommand, visible_alias = "snap")]
+    Snapshot(Snapshot),
+    /// Removed volumes that can still be restored.
+    #[command(subcommand)]
+    Trash(Trash),
+    /// The store: space, garbage, health.
+    #[command(subcommand)]
+    Store(Store),
+    /// Long work.
+    #[command(subcommand)]
+    Job(Job),
+    /// The NBD server.
+    #[command(subcommand)]
+    Nbd(Nbd),
+    /// What happens in the store, as it happens.
+    Events,
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "Example:\n  holdfast completions bash > /etc/bash_completion.d/holdfast"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages.
+    #[command(after_help = "Example:\n  holdfast man /usr/local/share/man/man1")]
+    Man {
+        /// The directory that they go to.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The store's directory.
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) properties: Properties,
+    /// How long removed volumes stay in the trash: a number and s, m, h or d.
+    #[arg(long, value_parser = parse_duration, default_value = "24h", value_name = "TIME")]
+    pub(crate) trash_keep: u64,
+}
+
+/// What can be chosen for volumes.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Properties {
+    /// How new blocks are compressed: none, lz4 or zstd.
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) codec: Option<Codec>,
+    /// Look for blocks that the store has already.
+    #[arg(long, overrides_with = "no_dedup")]
+    pub(crate) dedup: bool,
+    /// Do not.
+    #[arg(long)]
+    pub(crate) no_dedup: bool,
+}
+
+impl Properties {
+    /// What was said about deduplication, if anything.
+    pub(crate) fn dedup(self) -> Option<bool> {
+        (self.dedup || self.no_dedup).then_some(self.dedup && !self.no_dedup)
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The store's directory.
+    pub(crate) dir: PathBuf,
+    /// The NBD server's unix socket.
+    #[arg(long, env = "HOLDFAST_NBD_SOCKET", default_value = DEFAULT_NBD_SOCKET, value_name = "PATH")]
+    pub(crate) nbd_socket: PathBuf,
+    /// Serve NBD on this loopback address as well; may be repeated.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) nbd_listen: Vec<SocketAddr>,
+    /// The configuration file; every entry has a default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How the log is written, to stderr.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or tracing's filter syntax.
+    #[arg(
+        long,
+        env = "HOLDFAST_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// A store that no daemon has open; without it, the running daemon's.
+    pub(crate) dir: Option<PathBuf>,
+    /// Checksums only: do not decompress and hash every block.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// Make an empty volume: thin, in no time, of any size from 1 MiB to 64 TiB.
+    #[command(after_help = "Example:\n  holdfast volume create web --size 20G")]
+    Create {
+        /// Its name.
+        name: Name,
+        /// Its size, with an optional suffix K, M, G, T.
+        #[arg(long, short, value_parser = parse_size)]
+        size: u64,
+        #[command(flatten)]
+        properties: Properties,
+        /// Refuse writes.
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// List volumes.
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show a volume.
+    Info {
+        /// Its name.
+        name: Name,
+    },
+    /// Move a volume and its snapshots to the trash.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Its name.
+        name: Name,
+        /// Also while clients have it open: they are cut off.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give a volume another size; clients see it when they reconnect.
+    #[command(
+        after_help = "Examples:\n  holdfast volume resize web 40G\n  holdfast volume resize web +10G\n  holdfast volume resize web 5G --allow-data-loss"
+    )]
+    Resize {
+        /// Its name.
+        name: Name,
+        /// The new size, or +SIZE to grow by so much.
+        size: String,
+        /// Allow it to shrink: what lies beyond is lost.
+        #[arg(long)]
+        allow_data_loss: bool,
+    },
+    /// Give a volume another name.
+    #[command(visible_alias = "mv")]
+    Rename {
+        /// Its name.
+        old: Name,
+        /// Its new name.
+        new: Name,
+    },
+    /// Change properties, for what is written from now on.
+    #[command(after_help = "Example:\n  holdfast volume set web codec=zstd dedup=off read-only=on")]
+    Set {
+        /// Its name.
+        name: Name,
+        /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off.
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        properties: Vec<String>,
+    },
+    /// Make a volume that begins as a snapshot, or as a volume is now.
+    #[command(
+        after_help = "Examples:\n  holdfast volume clone debian@golden web1\n  holdfast volume clone web1 web1-test --size 40G"
+    )]
+    Clone {
+        /// volume@snapshot, or volume.
+        source: VolumeRef,
+        /// The new volume's name.
+        name: Name,
+        /// Its size, if larger.
+        #[arg(long, short, value_parser = parse_size)]
+        size: Option<u64>,
+    },
+    /// Set a volume back to a snapshot, in place. What was written since is lost.
+    Rollback {
+        /// volume@snapshot.
+        snapshot: VolumeRef,
+    },
+    /// Make a volume from a raw image: a file, a block device, or - for standard input.
+    #[command(
+        after_help = "Examples:\n  holdfast volume import debian.raw debian --codec zstd\n  zstdcat debian.raw.zst | holdfast volume import - debian"
+    )]
+    Import {
+        /// The image, or -.
+        image: PathBuf,
+        /// The volume's name.
+        name: Name,
+        /// Its size, if larger than the image.
+        #[arg(long, short, value_parser = parse_size)]
+        size: Option<u64>,
+        #[command(flatten)]
+        properties: Properties,
+    },
+    /// Write a volume or snapshot as a raw image: to a sparse file, a block device, or - for standard output.
+    #[command(
+        after_help = "Examples:\n  holdfast volume export web@daily web.raw\n  holdfast volume export web - | zstd > web.raw.zst"
+    )]
+    Export {
+        /// volume or volume@snapshot.
+        source: VolumeRef,
+        /// The file, or -.
+        image: PathBuf,
+        /// Replace a file that exists.
+        #[arg(long)]
+        force: bool,
+    },
+    /// What volumes and snapshots take, and what removing them would free.
+    Du {
+        /// volume or volume@snapshot; all volumes if none is given.
+        names: Vec<VolumeRef>,
+    },
+    /// Print the exact lines for QEMU, libvirt, fio and nbdinfo.
+    Connect {
+        /// volume or volume@snapshot.
+        name: VolumeRef,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// Take a snapshot; writers are not held up.
+    #[command(after_help = "Example:\n  holdfast snapshot create web@before-upgrade")]
+    Create {
+        /// volume@snapshot.
+        snapshot: VolumeRef,
+    },
+    /// List a volume's snapshots, oldest first.
+    #[command(visible_alias = "list")]
+    Ls {
+        /// The volume.
+        volume: Name,
+    },
+    /// Remove snapshots, any, in any order.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// volume@snapshot.
+        #[arg(required = true)]
+        snapshots: Vec<VolumeRef>,
+    },
+    /// Set the volume back, in place. What was written since is lost; later snapshots stay.
+    Rollback {
+        /// volume@snapshot.
+        snapshot: VolumeRef,
+    },
+    /// Make a volume that begins as this snapshot.
+    Clone {
+        /// volume@snapshot.
+        snapshot: VolumeRef,
+        /// The new volume's name.
+        name: Name,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Trash {
+    /// List it.
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Bring a volume back.
+    #[command(
+        after_help = "Examples:\n  holdfast trash restore web\n  holdfast trash restore 17 --name web-old"
+    )]
+    Restore {
+        /// Its number, or its name if only one of that name is there.
+        entry: String,
+        /// A new name.
+        #[arg(long)]
+        name: Option<Name>,
+    },
+    /// Remove one for good.
+    Rm {
+        /// Its number, or its name if only one of that name is there.
+        entry: String,
+    },
+    /// Remove all for good.
+    Empty,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Show the store and its budgets.
+    Info,
+    /// Show what it holds and takes.
+    Df,
+    /// Give back what nothing refers to.
+    Collect {
+        /// Only show what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Verify it; as `holdfast check`.
+    Check {
+        /// Checksums only.
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// List jobs, the newest last.
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show one.
+    Info {
+        /// Its number.
+        id: u64,
+    },
+    /// Wait for its end; exit code as of the command that began it.
+    Wait {
+        /// Its number.
+        id: u64,
+    },
+    /// End it.
+    Cancel {
+        /// Its number.
+        id: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Nbd {
+    /// Show where it listens and who is connected.
+    Status,
+}
+
+/// Seconds from a number and `s`, `m`, `h` or `d`.
+fn parse_duration(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is not a time: write a number and s, m, h or d, as in 24h");
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_duration("24h"), Ok(86_400));
+        assert_eq!(parse_duration("0s"), Ok(0));
+        for bad in ["", "h", "24", "24 h", "é", "999999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_last_word_on_deduplication_counts() {
+        let dedup = |args: &[&str]| {
+            let words = ["holdfast", "volume", "create", "v", "--size", "1G"];
+            let cli = Cli::parse_from(words.iter().chain(args));
+            let Command::Volume(Volume::Create { properties, .. }) = cli.command else {
+                panic!()
+            };
+            properties.dedup()
+        };
+        assert_eq!(dedup(&[]), None);
+        assert_eq!(dedup(&["--dedup"]), Some(true));
+        assert_eq!(dedup(&["--no-dedup"]), Some(false));
+    }
+}

@@ -1,0 +1,268 @@
+//! `holdfast store …`, `check`, `nbd …` and `events`.
+
+use super::{
+    args,
+    client::Client,
+    failure::{DAMAGED, Failure},
+    jobs,
+    output::{Output, duration, pairs, print, switch, table, time},
+};
+use api_types::{
+    CheckReport, CheckRequest, CollectReport, CollectRequest, Event, Job, NbdStatus, StoreInfo,
+    StoreUsage, Verdict,
+};
+use http_body_util::{BodyExt, Empty};
+use hyper::Method;
+use types::size::format_size;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Damaged ranges that are shown to people; `--json` has all.
+const DAMAGE_SHOWN: usize = 50;
+
+/// `holdfast store …`.
+pub(crate) async fn run(client: &Client, output: Output, command: args::Store) -> Result<()> {
+    match command {
+        args::Store::Info => {
+            let info: StoreInfo = client.get("/v1/store").await?;
+            output.show(&info, info_text)
+        }
+        args::Store::Df => {
+            let usage: StoreUsage = client.get("/v1/store/usage").await?;
+            output.show(&usage, usage_text)
+        }
+        args::Store::Collect { dry_run } => {
+            let job: Job = client
+                .post("/v1/store/collect", &CollectRequest { dry_run })
+                .await?;
+            let report: CollectReport = jobs::result(jobs::follow(client, output, job).await?)?;
+            output.done(&report, collect_text)
+        }
+        args::Store::Check { quick } => check(client, output, quick).await,
+    }
+}
+
+/// `holdfast check` of the running daemon's store.
+pub(crate) async fn check(client: &Client, output: Output, quick: bool) -> Result<()> {
+    let job: Job = client
+        .post("/v1/store/check", &CheckRequest { quick })
+        .await?;
+    let report: CheckReport = jobs::result(jobs::follow(client, output, job).await?)?;
+    verdict(output, &report)
+}
+
+/// Shows a report; damage is an error.
+pub(crate) fn verdict(output: Output, report: &CheckReport) -> Result<()> {
+    output.show(report, check_text)?;
+    match report.verdict {
+        Verdict::Damaged => Err(Failure::new(DAMAGED, "the store is damaged")),
+        Verdict::Healthy | Verdict::Garbage => Ok(()),
+    }
+}
+
+fn info_text(i: &StoreInfo) -> String {
+    pairs(&[
+        ("store", i.path.clone()),
+        ("id", i.id.clone()),
+        ("format", i.format.to_string()),
+        (
+            "daemon",
+            format!("holdfast {}, process {}", i.version, i.pid),
+        ),
+        ("running since", time(i.started_ms)),
+        ("recovery took", duration(i.recovery_ms)),
+        (
+            "volumes",
+            format!("{}, {} snapshots", i.volumes, i.snapshots),
+        ),
+        (
+            "new volumes",
+            format!("codec {}, dedup {}", i.codec, switch(i.dedup)),
+        ),
+        ("trash keeps", duration(i.trash_keep_s.saturating_mul(1000))),
+        (
+            "journal",
+            format!(
+                "{} of {}",
+                format_size(i.journal_used),
+                format_size(i.journal_capacity)
+            ),
+        ),
+        (
+            "dirty data",
+            format!(
+                "{} of {}",
+                format_size(i.dirty),
+                format_size(i.dirty_budget)
+            ),
+        ),
+        ("caches", format!("at most {}", format_size(i.cache_budget))),
+        (
+            "dedup index",
+            format!(
+                "{} entries, 1 hash in {}, at most {}",
+                i.index_entries,
+                1u64.checked_shl(i.index_k).unwrap_or(u64::MAX),
+                format_size(i.index_budget)
+            ),
+        ),
+        (
+            "collected",
+            i.collected_ms.map_or_else(|| "not yet".to_owned(), time),
+        ),
+    ])
+}
+
+fn usage_text(u: &StoreUsage) -> String {
+    pairs(&[
+        ("provisioned", format_size(u.provisioned)),
+        ("used", format_size(u.used)),
+        (
+            "unique",
+            format!("{} (dedup {:.2}x)", format_size(u.unique), u.dedup_ratio),
+        ),
+        (
+            "stored",
+            format!(
+                "{} (compression {:.2}x)",
+                format_size(u.stored),
+                u.compression_ratio
+            ),
+        ),
+        (
+            "file system",
+            format!("{} free of {}", format_size(u.free), format_size(u.total)),
+        ),
+    ])
+}
+
+fn collect_text(r: &CollectReport) -> String {
+    let mut lines = r.plan.clone();
+    let (freed, tense) = if r.dry_run {
+        ("would free about", "to drop")
+    } else {
+        ("freed", "dropped")
+    };
+    lines.push(format!(
+        "{freed} {} of {}: {} packs {tense}, {} rewritten, {} punched; {} of {} blocks live; took {}",
+        format_size(r.bytes_freed),
+        format_size(r.bytes_before),
+        r.dropped,
+        r.rewritten,
+        r.punched,
+        r.live_blocks,
+        r.live_blocks + r.dead_blocks,
+        duration(r.took_ms)
+    ));
+    lines.join("\n")
+}
+
+fn check_text(r: &CheckReport) -> String {
+    let mut lines: Vec<String> = r.damaged_packs.clone();
+    for range in r.damaged.iter().take(DAMAGE_SHOWN) {
+        lines.push(format!(
+            "lost: {} bytes {}..{} ({})",
+            range.owner,
+            range.offset,
+            range.offset + range.len,
+            range.reason
+        ));
+    }
+    if r.damaged.len() > DAMAGE_SHOWN {
+        lines.push(format!(
+            "… and {} ranges more; --json has them all",
+            r.damaged.len() - DAMAGE_SHOWN
+        ));
+    }
+    lines.push(format!(
+        "{} volumes and snapshots, {} nodes, {} blocks; packs: {} live, {} garbage, {} left by crashes; read {} in {}",
+        r.roots,
+        r.nodes,
+        r.blocks,
+        r.packs_live,
+        r.packs_dead,
+        r.packs_orphan,
+        format_size(r.bytes_read),
+        duration(r.took_ms)
+    ));
+    lines.push(match r.verdict {
+        Verdict::Healthy => "healthy: everything is there and as it was written".to_owned(),
+        Verdict::Garbage => format!(
+            "healthy; {} of garbage can be collected with 'holdfast store collect'",
+            format_size(r.garbage)
+        ),
+        Verdict::Damaged => {
+            "DAMAGED: the ranges above are lost unless a copy exists elsewhere".to_owned()
+        }
+    });
+    lines.join("\n")
+}
+
+/// `holdfast nbd …`.
+pub(crate) async fn nbd(client: &Client, output: Output, command: args::Nbd) -> Result<()> {
+    let args::Nbd::Status = command;
+    let status: NbdStatus = client.get("/v1/nbd").await?;
+    output.show(&status, |status| {
+        let rows = status.connections.iter().map(|c| {
+            vec![
+                c.id.to_string(),
+                c.peer.clone(),
+                c.export.clone(),
+                time(c.since_ms),
+                c.requests.to_string(),
+                format_size(c.bytes_read),
+                format_size(c.bytes_written),
+            ]
+        });
+        let header = [
+            ">ID",
+            "PEER",
+            "EXPORT",
+            "SINCE",
+            ">REQUESTS",
+            ">READ",
+            ">WRITTEN",
+        ];
+        format!(
+            "listens on {}\n{}",
+            status.listen.join(", "),
+            table(&header, rows)
+        )
+    })
+}
+
+/// `holdfast events`: until somebody ends it.
+pub(crate) async fn events(client: &Client, output: Output) -> Result<()> {
+    let empty = Empty::new().map_err(|never| match never {}).boxed();
+    let mut body = client
+        .send(Method::GET, "/v1/events", None, empty)
+        .await?
+        .into_body();
+    let mut text = String::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame
+            .map_err(|e| Failure::internal(e.to_string()))?
+            .into_data()
+        else {
+            continue;
+        };
+        text.push_str(&String::from_utf8_lossy(&data));
+        while let Some((line, rest)) = text.split_once('\n') {
+            if let Some(data) = line.strip_prefix("data:") {
+                show_event(output, data.trim())?;
+            }
+            text = rest.to_owned();
+        }
+    }
+    Ok(())
+}
+
+fn show_event(output: Output, data: &str) -> Result<()> {
+    if output.json {
+        return print(data);
+    }
+    match serde_json::from_str::<Event>(data) {
+        Ok(e) => print(&format!("{}  {}  {}", time(e.at_ms), e.subject, e.message)),
+        Err(_) => Ok(()),
+    }
+}

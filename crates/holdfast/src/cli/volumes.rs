@@ -1,0 +1,467 @@
+//! `holdfast volume …`, `snapshot …` and `trash …`.
+
+use super::{
+    args::{self, Properties},
+    client::Client,
+    content,
+    failure::Failure,
+    jobs,
+    output::{Output, pairs, switch, table, time},
+};
+use api_types::{
+    Connect, CreateSnapshot, CreateVolume, ExportRequest, ImportRequest, Job, Restore, Rollback,
+    Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+};
+use std::path::{Path, PathBuf};
+use types::{
+    Name, VolumeRef,
+    size::{format_size, parse_size},
+};
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// `holdfast volume …`.
+pub(crate) async fn volume(client: &Client, output: Output, command: args::Volume) -> Result<()> {
+    use args::Volume as Command;
+    match command {
+        Command::Create {
+            name,
+            size,
+            properties,
+            read_only,
+        } => {
+            let request = CreateVolume {
+                size: Some(size),
+                read_only: read_only.then_some(true),
+                ..create(&name, properties)
+            };
+            made(output, &client.post("/v1/volumes", &request).await?)
+        }
+        Command::Clone { source, name, size } => clone(client, output, &source, &name, size).await,
+        Command::Ls => ls(client, output).await,
+        Command::Info { name } => {
+            let volume: Volume = client.get(&format!("/v1/volumes/{name}")).await?;
+            output.show(&volume, details)
+        }
+        Command::Rm { name, force } => {
+            let entry: TrashEntry = client
+                .delete(&format!("/v1/volumes/{name}?force={force}"))
+                .await?;
+            output.done(&entry, |entry| {
+                format!(
+                    "moved '{name}' to the trash as {}, until {}",
+                    entry.id,
+                    time(entry.until_ms)
+                )
+            })
+        }
+        Command::Resize {
+            name,
+            size,
+            allow_data_loss,
+        } => {
+            let size = new_size(client, &name, &size).await?;
+            let update = UpdateVolume {
+                size: Some(size),
+                allow_data_loss,
+                ..Default::default()
+            };
+            changed(client, output, &name, &update).await
+        }
+        Command::Rename { old, new } => {
+            let update = UpdateVolume {
+                name: Some(new.to_string()),
+                ..Default::default()
+            };
+            changed(client, output, &old, &update).await
+        }
+        Command::Set { name, properties } => {
+            changed(client, output, &name, &parse_properties(&properties)?).await
+        }
+        Command::Rollback { snapshot } => rollback(client, output, &snapshot).await,
+        Command::Import {
+            image,
+            name,
+            size,
+            properties,
+        } => import(client, output, &image, &name, size, properties).await,
+        Command::Export {
+            source,
+            image,
+            force,
+        } => export(client, output, &source, &image, force).await,
+        Command::Du { names } => du(client, output, names).await,
+        Command::Connect { name } => {
+            let connect: Connect = client.get(&format!("/v1/connect/{name}")).await?;
+            output.show(&connect, |c| {
+                format!(
+                    "URI:\n  {}\n\nQEMU:\n  {}\n\nlibvirt:\n  {}\n\nfio:\n  {}\n\nnbdinfo:\n  {}",
+                    c.uri,
+                    c.qemu,
+                    c.libvirt.replace('\n', "\n  "),
+                    c.fio,
+                    c.nbdinfo
+                )
+            })
+        }
+    }
+}
+
+fn create(name: &Name, properties: Properties) -> CreateVolume {
+    CreateVolume {
+        name: name.to_string(),
+        codec: properties.codec,
+        dedup: properties.dedup(),
+        ..Default::default()
+    }
+}
+
+fn made(output: Output, volume: &Volume) -> Result<()> {
+    output.done(volume, |v| {
+        format!("made '{}', {}", v.name, format_size(v.size))
+    })
+}
+
+async fn changed(
+    client: &Client,
+    output: Output,
+    name: &Name,
+    update: &UpdateVolume,
+) -> Result<()> {
+    let volume: Volume = client.patch(&format!("/v1/volumes/{name}"), update).await?;
+    output.done(&volume, details)
+}
+
+async fn clone(
+    client: &Client,
+    output: Output,
+    source: &VolumeRef,
+    name: &Name,
+    size: Option<u64>,
+) -> Result<()> {
+    let request = CreateVolume {
+        name: name.to_string(),
+        from: Some(source.to_string()),
+        size,
+        ..Default::default()
+    };
+    made(output, &client.post("/v1/volumes", &request).await?)
+}
+
+async fn ls(client: &Client, output: Output) -> Result<()> {
+    let volumes: Vec<Volume> = client.get("/v1/volumes").await?;
+    let row = |v: &Volume| {
+        vec![
+            v.name.clone(),
+            format_size(v.size),
+            format_size(v.used),
+            v.snapshots.to_string(),
+            v.connections.to_string(),
+            v.codec.to_string(),
+            v.origin.clone().unwrap_or_default(),
+        ]
+    };
+    let header = [
+        "NAME",
+        ">SIZE",
+        ">USED",
+        ">SNAPSHOTS",
+        ">CLIENTS",
+        "CODEC",
+        "ORIGIN",
+    ];
+    output.show(&volumes, |volumes| table(&header, volumes.iter().map(row)))
+}
+
+fn details(v: &Volume) -> String {
+    let mut lines = vec![
+        ("name", v.name.clone()),
+        ("id", v.id.to_string()),
+        (
+            "size",
+            format!("{} ({} bytes)", format_size(v.size), v.size),
+        ),
+        ("used", format_size(v.used)),
+        ("dirty", format_size(v.dirty)),
+        ("codec", v.codec.to_string()),
+        ("dedup", switch(v.dedup)),
+        ("read-only", switch(v.read_only)),
+        ("snapshots", v.snapshots.to_string()),
+        ("clients", v.connections.to_string()),
+        ("created", time(v.created_ms)),
+    ];
+    if let Some(origin) = &v.origin {
+        lines.push(("origin", origin.clone()));
+    }
+    pairs(&lines)
+}
+
+/// A size, or `+SIZE` on top of what it is.
+async fn new_size(client: &Client, name: &Name, text: &str) -> Result<u64> {
+    let (grow, number) = match text.strip_prefix('+') {
+        Some(number) => (true, number),
+        None => (false, text),
+    };
+    let size = parse_size(number).map_err(Failure::usage)?;
+    if !grow {
+        return Ok(size);
+    }
+    let volume: Volume = client.get(&format!("/v1/volumes/{name}")).await?;
+    volume
+        .size
+        .checked_add(size)
+        .ok_or_else(|| Failure::usage(format!("'{text}' is too large")))
+}
+
+fn parse_properties(properties: &[String]) -> Result<UpdateVolume> {
+    let mut update = UpdateVolume::default();
+    for property in properties {
+        let (key, value) = property.split_once('=').unwrap_or((property, ""));
+        let on = || match value {
+            "on" | "true" | "yes" => Ok(Some(true)),
+            "off" | "false" | "no" => Ok(Some(false)),
+            _ => Err(Failure::usage(format!(
+                "'{property}': write {key}=on or {key}=off"
+            ))),
+        };
+        match key {
+            "codec" => update.codec = Some(value.parse().map_err(Failure::usage)?),
+            "dedup" => update.dedup = on()?,
+            "read-only" => update.read_only = on()?,
+            _ => {
+                let message =
+                    format!("'{key}' is no property: there are codec, dedup and read-only");
+                return Err(Failure::usage(message));
+            }
+        }
+    }
+    Ok(update)
+}
+
+async fn du(client: &Client, output: Output, mut names: Vec<VolumeRef>) -> Result<()> {
+    if names.is_empty() {
+        let volumes: Vec<Volume> = client.get("/v1/volumes").await?;
+        names = volumes.iter().filter_map(|v| v.name.parse().ok()).collect();
+    }
+    let mut usages: Vec<VolumeUsage> = Vec::new();
+    for name in names {
+        usages.push(client.get(&format!("/v1/usage/{name}")).await?);
+    }
+    let row = |u: &VolumeUsage| {
+        vec![
+            u.name.clone(),
+            format_size(u.size),
+            format_size(u.used),
+            format_size(u.stored),
+            format_size(u.unique),
+        ]
+    };
+    let header = ["NAME", ">SIZE", ">USED", ">STORED", ">UNIQUE"];
+    output.show(&usages, |usages| table(&header, usages.iter().map(row)))
+}
+
+fn absolute(path: &Path) -> Result<String> {
+    let path: PathBuf = std::path::absolute(path)?;
+    let shown = path.display().to_string();
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| Failure::usage(format!("{shown} is not UTF-8")))
+}
+
+async fn import(
+    client: &Client,
+    output: Output,
+    image: &Path,
+    name: &Name,
+    size: Option<u64>,
+    properties: Properties,
+) -> Result<()> {
+    let volume: Volume = if image == Path::new("-") {
+        content::upload(client, output, name, size, properties).await?
+    } else {
+        let request = ImportRequest {
+            name: name.to_string(),
+            path: absolute(image)?,
+            size,
+            dedup: properties.dedup(),
+            codec: properties.codec,
+        };
+        let job: Job = client.post("/v1/import", &request).await?;
+        jobs::result(jobs::follow(client, output, job).await?)?
+    };
+    output.done(&volume, |v| {
+        format!(
+            "imported '{}', {}, {} used",
+            v.name,
+            format_size(v.size),
+            format_size(v.used)
+        )
+    })
+}
+
+async fn export(
+    client: &Client,
+    output: Output,
+    source: &VolumeRef,
+    image: &Path,
+    overwrite: bool,
+) -> Result<()> {
+    if image == Path::new("-") {
+        return content::download(client, output, source).await;
+    }
+    let request = ExportRequest {
+        source: source.to_string(),
+        path: absolute(image)?,
+        overwrite,
+    };
+    let job: Job = client.post("/v1/export", &request).await?;
+    let job = jobs::follow(client, output, job).await?;
+    output.done(&job, |_| {
+        format!("exported '{source}' to {}", image.display())
+    })
+}
+
+/// A reference that must name a snapshot.
+fn named(r: &VolumeRef) -> Result<(&Name, &Name)> {
+    let snapshot = r
+        .snapshot
+        .as_ref()
+        .ok_or_else(|| Failure::usage(format!("'{r}' names no snapshot: write volume@snapshot")))?;
+    Ok((&r.volume, snapshot))
+}
+
+async fn rollback(client: &Client, output: Output, r: &VolumeRef) -> Result<()> {
+    let (volume, snapshot) = named(r)?;
+    let request = Rollback {
+        snapshot: snapshot.to_string(),
+    };
+    let volume: Volume = client
+        .post(&format!("/v1/volumes/{volume}/rollback"), &request)
+        .await?;
+    output.done(&volume, |v| format!("'{}' is what '{r}' was", v.name))
+}
+
+/// `holdfast snapshot …`.
+pub(crate) async fn snapshot(
+    client: &Client,
+    output: Output,
+    command: args::Snapshot,
+) -> Result<()> {
+    use args::Snapshot as Command;
+    match command {
+        Command::Create { snapshot: r } => {
+            let (volume, name) = named(&r)?;
+            let request = CreateSnapshot {
+                name: name.to_string(),
+            };
+            let snapshot: Snapshot = client
+                .post(&format!("/v1/volumes/{volume}/snapshots"), &request)
+                .await?;
+            output.done(&snapshot, |s| format!("made '{}@{}'", s.volume, s.name))
+        }
+        Command::Ls { volume } => {
+            let snapshots: Vec<Snapshot> = client
+                .get(&format!("/v1/volumes/{volume}/snapshots"))
+                .await?;
+            let row = |s: &Snapshot| {
+                vec![
+                    s.name.clone(),
+                    format_size(s.size),
+                    format_size(s.used),
+                    time(s.created_ms),
+                ]
+            };
+            let header = ["NAME", ">SIZE", ">USED", "CREATED"];
+            output.show(&snapshots, |snapshots| {
+                table(&header, snapshots.iter().map(row))
+            })
+        }
+        Command::Rm { snapshots } => {
+            for r in &snapshots {
+                let (volume, name) = named(r)?;
+                let path = format!("/v1/volumes/{volume}/snapshots/{name}");
+                let _: serde_json::Value = client.delete(&path).await?;
+            }
+            let names: Vec<String> = snapshots.iter().map(ToString::to_string).collect();
+            output.done(&names, |names| format!("removed {}", names.join(", ")))
+        }
+        Command::Rollback { snapshot } => rollback(client, output, &snapshot).await,
+        Command::Clone { snapshot, name } => {
+            named(&snapshot)?;
+            clone(client, output, &snapshot, &name, None).await
+        }
+    }
+}
+
+/// `holdfast trash …`.
+pub(crate) async fn trash(client: &Client, output: Output, command: args::Trash) -> Result<()> {
+    use args::Trash as Command;
+    match command {
+        Command::Ls => {
+            let entries: Vec<TrashEntry> = client.get("/v1/trash").await?;
+            let row = |e: &TrashEntry| {
+                vec![
+                    e.id.to_string(),
+                    e.name.clone(),
+                    format_size(e.size),
+                    format_size(e.used),
+                    e.snapshots.to_string(),
+                    time(e.removed_ms),
+                    time(e.until_ms),
+                ]
+            };
+            let header = [
+                ">ID",
+                "NAME",
+                ">SIZE",
+                ">USED",
+                ">SNAPSHOTS",
+                "REMOVED",
+                "UNTIL",
+            ];
+            output.show(&entries, |entries| table(&header, entries.iter().map(row)))
+        }
+        Command::Restore { entry, name } => {
+            let id = trashed(client, &entry).await?;
+            let request = Restore {
+                name: name.map(Into::into),
+            };
+            let volume: Volume = client
+                .post(&format!("/v1/trash/{id}/restore"), &request)
+                .await?;
+            output.done(&volume, |v| format!("restored '{}'", v.name))
+        }
+        Command::Rm { entry } => {
+            let id = trashed(client, &entry).await?;
+            let gone: serde_json::Value = client.delete(&format!("/v1/trash/{id}")).await?;
+            output.done(&gone, |_| format!("removed '{entry}' for good"))
+        }
+        Command::Empty => {
+            let gone: Vec<TrashEntry> = client.delete("/v1/trash").await?;
+            output.done(&gone, |gone| {
+                format!("removed {} volume(s) for good", gone.len())
+            })
+        }
+    }
+}
+
+/// The number of an entry of the trash, from its number or its name.
+async fn trashed(client: &Client, entry: &str) -> Result<u64> {
+    let entries: Vec<TrashEntry> = client.get("/v1/trash").await?;
+    let mut named = entries.iter().filter(|e| e.name == entry);
+    match (named.next(), named.next()) {
+        (Some(only), None) => Ok(only.id),
+        (Some(_), Some(_)) => Err(Failure::new(
+            4,
+            format!(
+                "several volumes named '{entry}' are in the trash; give the number that 'trash ls' shows"
+            ),
+        )),
+        (None, _) => entry.parse().map_err(|_| {
+            Failure::new(
+                3,
+                format!("there is no volume '{entry}' in the trash; see 'trash ls'"),
+            )
+        }),
+    }
+}
