@@ -133,9 +133,8 @@ impl LocalBrick {
         Ok(file)
     }
 
-    /// Makes durable and names what was put, then makes names durable.
+    /// Makes durable and names what was put, then makes names durable. The caller holds `syncing`.
     fn sync_all(&self) -> io::Result<()> {
-        let _one = self.syncing.lock();
         let (puts, mut dirs) = self.unsynced.lock().begin_sync();
         for (_, put) in &puts {
             self.synced(put.file.sync_data())?;
@@ -235,8 +234,8 @@ impl Brick for LocalBrick {
             for hole in holes {
                 let start = hole.start.next_multiple_of(PAGE);
                 let end = hole.end / PAGE * PAGE;
-                if start < end {
-                    file.punch_hole(start, end - start)?;
+                if start < end && !punch(&*file, start, end - start)? {
+                    break;
                 }
             }
             Ok(())
@@ -263,6 +262,8 @@ impl Brick for LocalBrick {
     }
 
     fn sync(&self) -> Result<(), Error> {
+        let _one = self.syncing.lock();
+        // Under the lock: a file whose sync failed may well succeed for the next one who tries, and have lost data.
         self.check_poison("sync")?;
         let done = self.sync_all();
         if done.is_err() {
@@ -296,6 +297,14 @@ impl Brick for LocalBrick {
             total: space.total,
             free: space.free,
         })
+    }
+}
+
+/// Gives storage back; `false` where the file system cannot: then it stays taken, which harms nobody.
+fn punch(file: &dyn File, offset: u64, len: u64) -> io::Result<bool> {
+    match file.punch_hole(offset, len) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(false),
+        done => done.map(|()| true),
     }
 }
 

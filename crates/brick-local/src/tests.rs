@@ -1,5 +1,7 @@
 use super::*;
 
+mod faulty;
+
 fn real() -> (tempfile::TempDir, LocalBrick) {
     let dir = tempfile::tempdir().unwrap();
     let brick = LocalBrick::open(Env::real(), &dir.path().join("brick")).unwrap();
@@ -144,4 +146,44 @@ fn after_a_failed_sync_nothing_is_promised_any_more() {
     assert_eq!(brick.sync().unwrap_err().kind(), ErrorKind::Io);
     let put = brick.put(Epoch(1), PackId(2), &[1; 4096]);
     assert_eq!(put.unwrap_err().kind(), ErrorKind::Io);
+}
+
+#[test]
+fn who_waits_for_a_sync_that_fails_is_told() {
+    let sim = sim::SimEnv::new(1);
+    let (env, faults) = faulty::env(&sim.env());
+    let brick = LocalBrick::open(env, Path::new("/brick")).unwrap();
+    brick.put(Epoch(1), PackId(1), &[1; 4096]).unwrap();
+    faults.stop_sync();
+    let results = std::thread::scope(|threads| {
+        let first = threads.spawn(|| brick.sync());
+        faults.wait_stopped();
+        // Past any check that it makes without the lock, most likely: it cannot be told from outside.
+        let second = threads.spawn(|| brick.sync());
+        for _ in 0..1000 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        faults.fail_sync();
+        [first.join().unwrap(), second.join().unwrap()]
+    });
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+}
+
+#[test]
+fn where_holes_cannot_be_punched_trimming_only_marks() {
+    let sim = sim::SimEnv::new(1);
+    let (env, faults) = faulty::env(&sim.env());
+    let brick = LocalBrick::open(env, Path::new("/brick")).unwrap();
+    brick.put(Epoch(1), PackId(1), &[7; 16384]).unwrap();
+    brick.sync().unwrap();
+    faults.no_holes();
+    let hole = std::slice::from_ref(&(4096..12288));
+    brick
+        .trim(Epoch(1), PackId(1), (0, &[1; 512]), hole)
+        .unwrap();
+    let mut buf = [0; 16384];
+    brick.read(PackId(1), 0, &mut buf).unwrap();
+    assert_eq!((buf[0], buf[512]), (1, 7));
+    assert_eq!(brick.list().unwrap()[0].stored, 16384);
 }
