@@ -166,13 +166,18 @@ pub(crate) struct Check {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Volume {
     /// Make an empty volume: thin, in no time, of any size from 1 MiB to 64 TiB.
-    #[command(after_help = "Example:\n  holdfast volume create web --size 20G")]
+    #[command(
+        after_help = "Examples:\n  holdfast volume create web 20G\n  holdfast volume create web --size 20G --codec zstd"
+    )]
     Create {
         /// Its name.
         name: Name,
         /// Its size, with an optional suffix K, M, G, T.
-        #[arg(long, short, value_parser = parse_size)]
-        size: u64,
+        #[arg(value_parser = parse_size, value_name = "SIZE", required_unless_present = "size")]
+        size_: Option<u64>,
+        /// The same, as rbd has it.
+        #[arg(long, short, value_parser = parse_size, conflicts_with = "size_")]
+        size: Option<u64>,
         #[command(flatten)]
         properties: Properties,
         /// Refuse writes.

@@ -26,12 +26,13 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
     match command {
         Command::Create {
             name,
+            size_,
             size,
             properties,
             read_only,
         } => {
             let request = CreateVolume {
-                size: Some(size),
+                size: size_.or(size),
                 read_only: read_only.then_some(true),
                 ..create(&name, properties)
             };
