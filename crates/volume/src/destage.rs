@@ -57,6 +57,13 @@ impl Volume {
         }
     }
 
+    /// Under the `destage` lock: all that there is. It ends only if nobody writes meanwhile.
+    pub(crate) fn destage_rest(self: &Arc<Self>) -> Result<(), Error> {
+        self.state.write().freeze();
+        while self.destage_oldest()? {}
+        Ok(())
+    }
+
     /// Under the `destage` lock. Answers whether there was a frozen generation.
     fn destage_oldest(self: &Arc<Self>) -> Result<bool, Error> {
         let Some(layer) = self

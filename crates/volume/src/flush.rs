@@ -51,6 +51,20 @@ impl Volume {
         if logs().map(|log| log.bytes()).sum::<u64>() > self.shared.config.flush_destage_bytes {
             return Ok(Logged::Destage(state.freeze()));
         }
+        self.submit(state)
+    }
+
+    /// As [`flush`](Self::flush), but never into packs: where destaging fails.
+    pub(crate) fn flush_to_journal(&self) -> Result<(), Error> {
+        let logged = self.submit(&mut self.state.write())?;
+        match logged {
+            Logged::Journal(None) => Ok(()),
+            Logged::Journal(Some(ticket)) => Ok(self.shared.journal.wait(ticket)?),
+            Logged::Destage(_) => Err(Error::new(ErrorKind::NoSpace, "the journal is full")),
+        }
+    }
+
+    fn submit(&self, state: &mut State) -> Result<Logged, Error> {
         match self
             .shared
             .journal

@@ -1,14 +1,13 @@
-//! Rollback: a volume becomes what a snapshot of it is.
+//! Rollback: a volume becomes what a snapshot of it is. And how a volume is taken out of use.
 
 use crate::{
     error::Error,
-    layer::Layer,
     store::Store,
     volume::{State, Volume},
 };
 use catalog::VolumeRecord;
 use std::sync::Arc;
-use types::{Generation, Name, VolumeRef};
+use types::{Name, VolumeRef};
 
 impl Store {
     /// Sets a volume back to one of its snapshots, in place. What was written since is lost; snapshots
@@ -61,20 +60,31 @@ impl Volume {
         last.map_or(Ok(()), |last| self.settle(last))
     }
 
-    /// Takes the volume out of use: everything is in packs, and who still has it open is told that
-    /// it is gone. Answers the last generation that the journal can know of.
-    pub(crate) fn retire(self: &Arc<Self>) -> Result<Generation, Error> {
+    /// Destages everything that was written before.
+    pub(crate) fn settle_now(self: &Arc<Self>) -> Result<(), Error> {
         let last = self.state.write().freeze();
-        self.settle(last)?;
-        let mut state = self.state.write();
-        state.closed = true;
-        // What was written since is given up: nobody was promised that it stays.
-        let last = state.head.number;
-        let dirty = state.dirty();
-        state.frozen.clear();
-        state.head = Layer::new(last.next());
-        drop(state);
-        self.shared.budget.release(dirty);
-        Ok(last)
+        self.settle(last)
+    }
+
+    /// Destages everything and does `last`, with nobody writing and nobody destaging meanwhile: clients are
+    /// told that the volume is gone. If anything fails they go on with it as if nothing had been. The
+    /// caller holds `manage`.
+    pub(crate) fn retire<T>(
+        self: &Arc<Self>,
+        last: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // Most of it before, so that clients are not cut off for long if it fails.
+        self.settle_now()?;
+        {
+            let mut state = self.state.write();
+            state.check_open()?;
+            state.closed = true;
+        }
+        let _destaging = self.destage.lock();
+        let done = self.destage_rest().and_then(|()| last());
+        if done.is_err() {
+            self.state.write().closed = false;
+        }
+        done
     }
 }

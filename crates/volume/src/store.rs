@@ -242,22 +242,30 @@ impl Store {
         Ok((rooted.root, size))
     }
 
-    /// Destages everything, for a store that then closes or is looked at from outside.
+    /// Destages everything, for a store that then closes or is looked at from outside. What cannot be
+    /// destaged is flushed to the journal.
     ///
     /// # Errors
-    /// The first that destaging meets.
+    /// The first that destaging meets; every volume was tried.
     pub fn settle_all(&self) -> Result<(), Error> {
-        self.shared.open_volumes().iter().try_for_each(|volume| {
-            let last = volume.state.write().freeze();
-            volume.settle(last)
-        })
+        let mut all = Ok(());
+        for volume in self.shared.open_volumes() {
+            if let Err(e) = volume.settle_now() {
+                tracing::error!(volume = %volume.id, error = ?e, "destaging failed");
+                if let Err(e) = volume.flush_to_journal() {
+                    tracing::error!(volume = %volume.id, error = ?e, "what was not flushed is not durable");
+                }
+                all = all.and(Err(e));
+            }
+        }
+        all
     }
 
     /// Ends the background's work and destages what is left. Nothing that was flushed is lost if this fails or is
     /// never called.
     ///
     /// # Errors
-    /// If destaging fails: the journal has what was flushed.
+    /// The first that destaging meets: the journal has what could not be destaged, if it had room.
     pub fn close(&self) -> Result<(), Error> {
         self.shared.work.close();
         self.shared.budget.close();
@@ -266,10 +274,13 @@ impl Store {
                 tracing::error!("a background thread had panicked");
             }
         }
+        // Most of it before, so that clients are served for as long as can be.
         let settled = self.settle_all();
         for volume in self.shared.open_volumes() {
+            let _managing = volume.manage.lock();
             volume.state.write().closed = true;
         }
+        let settled = settled.and_then(|()| self.settle_all());
         // Volumes and what they share refer to each other.
         self.shared.volumes.lock().clear();
         settled

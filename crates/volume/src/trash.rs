@@ -3,6 +3,7 @@
 use crate::{
     error::{Error, ErrorKind},
     store::Store,
+    volume::Volume,
 };
 use catalog::{Change, Trashed, VolumeRecord};
 use types::{Name, VolumeId};
@@ -25,10 +26,14 @@ impl Store {
     pub fn remove_volume(&self, name: &Name) -> Result<VolumeRecord, Error> {
         let volume = self.shared.volume(self.shared.find(name)?.id)?;
         let _managing = volume.manage.lock();
-        let last = volume.retire()?;
+        let removed = volume.retire(|| self.move_to_trash(&volume))?;
+        self.shared.volumes.lock().remove(&volume.id);
+        Ok(removed)
+    }
+
+    fn move_to_trash(&self, volume: &Volume) -> Result<VolumeRecord, Error> {
         let mut committed = volume.record.lock();
         let mut record = committed.record.clone();
-        record.destaged = last;
         let keep_ms = self
             .shared
             .catalog
@@ -40,11 +45,7 @@ impl Store {
             at_ms,
             until_ms: at_ms.saturating_add(keep_ms),
         });
-        let removed = volume.commit_record(&mut committed, record);
-        // In use again at the next call if the commit failed, out of use for good if not.
-        self.shared.volumes.lock().remove(&volume.id);
-        removed?;
-        self.shared.journal.destaged(volume.id, last);
+        volume.commit_record(&mut committed, record)?;
         Ok(committed.record.clone())
     }
 

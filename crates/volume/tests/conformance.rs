@@ -1,5 +1,7 @@
 //! Volumes are block devices as the seam has them.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use block::BlockDevice;
 use sim::SimEnv;
 use std::{
@@ -18,7 +20,7 @@ fn suite(env: &env::Env, dir: &Path, config: Config) {
         let create = Create {
             name: format!("v{number}").parse().unwrap(),
             source: Source::Empty(size),
-            dedup: Some(number % 2 == 0),
+            dedup: Some(number.is_multiple_of(2)),
             codec: Some([Codec::None, Codec::Lz4, Codec::Zstd][number as usize % 3]),
             read_only: false,
         };

@@ -3,6 +3,8 @@
 //! The model knows every state that a volume went through since its last flush: after a crash the
 //! volume must be in exactly one of them, and snapshots must be what they were.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use sim::SimEnv;
 use std::{collections::BTreeMap, path::Path};
 use types::{BLOCK_SIZE, Name, VolumeRef};

@@ -1,0 +1,173 @@
+//! Volumes that are removed, and stores that are closed, while they are busy or cannot destage.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use block::{BlockDevice, Durability};
+use sim::SimEnv;
+use std::{path::Path, sync::Arc};
+use types::{BLOCK_SIZE, Name};
+use volume::{Background, Config, Create, InitOptions, Source, Store};
+
+const DIR: &str = "/store";
+const MIB: u64 = 1 << 20;
+
+fn open(sim: &SimEnv, config: &Config) -> Store {
+    Store::open(&sim.env(), Path::new(DIR), config.clone()).unwrap()
+}
+
+fn new(sim: &SimEnv, config: &Config) -> Store {
+    Store::init(&sim.env(), Path::new(DIR), &InitOptions::default()).unwrap();
+    open(sim, config)
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevice> {
+    let create = Create {
+        name: name(volume),
+        source: Source::Empty(size),
+        dedup: None,
+        codec: None,
+        read_only: false,
+    };
+    store.create_volume(&create).unwrap();
+    device(store, volume)
+}
+
+fn device(store: &Store, volume: &str) -> Arc<dyn BlockDevice> {
+    store.device(&name(volume).into()).unwrap()
+}
+
+fn threads() -> Config {
+    Config {
+        background: Background::Threads(2),
+        destage_bytes: 16 << 10,
+        ..Config::small()
+    }
+}
+
+/// Noise, so that it takes space.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// No room for anything that is not there yet.
+fn fill_up(sim: &SimEnv) {
+    let space = sim.env().files.space(Path::new(DIR)).unwrap();
+    sim.set_space(space.total - space.free);
+}
+
+/// Writes ever higher numbers to one block, each durable, and to others; answers the last that was acknowledged.
+fn write_until_gone(device: &dyn BlockDevice) -> u64 {
+    let mut acknowledged = 0;
+    for number in 1_u64.. {
+        let mut block = [0; BLOCK_SIZE];
+        block[..8].copy_from_slice(&number.to_le_bytes());
+        let other = BLOCK_SIZE as u64 * (1 + number % 100);
+        let done = device
+            .write(other, &block, Durability::Volatile)
+            .and_then(|()| device.write(0, &block, Durability::Durable));
+        match done {
+            Ok(()) => acknowledged = number,
+            Err(e) => {
+                assert_eq!(e.kind(), block::ErrorKind::Gone, "{e:?}");
+                break;
+            }
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn what_was_flushed_until_removal_is_there_when_it_is_taken_back() {
+    let sim = SimEnv::new(1);
+    let store = new(&sim, &threads());
+    make(&store, "v", MIB);
+    for round in 0..60 {
+        let device = device(&store, "v");
+        let (acknowledged, removed) = std::thread::scope(|threads| {
+            let writer = threads.spawn(|| write_until_gone(&*device));
+            while store.dirty(store.find(&name("v")).unwrap().id) == 0 {
+                std::thread::yield_now();
+            }
+            let removed = store.remove_volume(&name("v")).unwrap();
+            (writer.join().unwrap(), removed)
+        });
+        store.restore_volume(removed.id, None).unwrap();
+        let mut now = [0; 8];
+        store
+            .device(&name("v").into())
+            .unwrap()
+            .read(0, &mut now)
+            .unwrap();
+        let now = u64::from_le_bytes(now);
+        assert!(
+            now >= acknowledged,
+            "round {round}: {now} after {acknowledged}"
+        );
+    }
+    store.close().unwrap();
+    assert_eq!(store.stats().pressure.dirty, 0);
+}
+
+#[test]
+fn a_removal_that_fails_changes_nothing() {
+    let sim = SimEnv::new(2);
+    let store = new(&sim, &Config::small());
+    let device = make(&store, "v", MIB);
+    let data = noise(1, 64 << 10);
+    device.write(0, &data, Durability::Durable).unwrap();
+    fill_up(&sim);
+    let e = store.remove_volume(&name("v")).unwrap_err();
+    assert_eq!(e.kind(), volume::ErrorKind::NoSpace, "{e:?}");
+    sim.set_space(1 << 40);
+    store.update_space();
+    let more = noise(2, 4096);
+    device.write(0, &more, Durability::Durable).unwrap();
+    let mut now = vec![0; data.len()];
+    device.read(0, &mut now).unwrap();
+    assert!(now[..4096] == more && now[4096..] == data[4096..]);
+    let id = store.remove_volume(&name("v")).unwrap().id;
+    let gone = device.read(0, &mut now).unwrap_err();
+    assert_eq!(gone.kind(), block::ErrorKind::Gone);
+    store.restore_volume(id, None).unwrap();
+    device_reads(&store, "v", 4096, &data[4096..]);
+}
+
+fn device_reads(store: &Store, volume: &str, offset: u64, expected: &[u8]) {
+    let mut now = vec![0; expected.len()];
+    device(store, volume).read(offset, &mut now).unwrap();
+    assert!(now == expected, "{volume} changed");
+}
+
+#[test]
+fn a_store_that_cannot_destage_closes_into_its_journal() {
+    let sim = SimEnv::new(3);
+    let store = new(&sim, &Config::small());
+    let volumes = ["a", "b", "c"];
+    for (seed, volume) in volumes.iter().enumerate() {
+        let device = make(&store, volume, MIB);
+        // The journal has a segment from now on.
+        device.write(0, &[1; 512], Durability::Durable).unwrap();
+        let data = noise(seed as u64 + 1, 64 << 10);
+        device.write(4096, &data, Durability::Volatile).unwrap();
+    }
+    fill_up(&sim);
+    store.close().unwrap_err();
+    drop(store);
+    sim.power_cut();
+    sim.set_space(1 << 40);
+    let store = open(&sim, &Config::small());
+    for (seed, volume) in volumes.iter().enumerate() {
+        device_reads(&store, volume, 4096, &noise(seed as u64 + 1, 64 << 10));
+    }
+}
