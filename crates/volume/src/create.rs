@@ -3,9 +3,10 @@
 use crate::{
     error::{Error, ErrorKind},
     store::Store,
-    volume::Rooted,
+    volume::{Rooted, Volume},
 };
 use catalog::{Change, IdKind, Properties, VolumeRecord};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{
     Codec, Generation, Name, Root, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
     VolumeRef, size::format_size,
@@ -162,6 +163,7 @@ impl Store {
     pub fn update_volume(&self, name: &Name, update: &Update) -> Result<VolumeRecord, Error> {
         let volume = self.shared.volume(self.shared.find(name)?.id)?;
         let _managing = volume.manage.lock();
+        volume.state.read().check_open()?;
         let old_size = volume.size();
         let size = update.size.unwrap_or(old_size);
         if let Some(new) = update.name.as_ref().filter(|new| *new != name) {
@@ -170,20 +172,42 @@ impl Store {
         if size != old_size {
             check_size(size)?;
         }
-        if size < old_size {
-            if !update.allow_data_loss {
-                let message = format!(
-                    "shrinking '{name}' from {} to {} would cut data off; add --allow-data-loss if that is meant",
-                    format_size(old_size),
-                    format_size(size)
-                );
-                return Err(Error::new(ErrorKind::Refused, message));
-            }
-            // What is cut off must read as zeroes if the volume grows again.
-            volume.zero(size, old_size - size)?;
-            volume.flush()?;
+        if size < old_size && !update.allow_data_loss {
+            let message = format!(
+                "shrinking '{name}' from {} to {} would cut data off; add --allow-data-loss if that is meant",
+                format_size(old_size),
+                format_size(size)
+            );
+            return Err(Error::new(ErrorKind::Refused, message));
         }
-        let mut committed = volume.record.lock();
+        let changed = volume
+            .cut_off(size)
+            .and_then(|()| volume.change_record(size, update));
+        if changed.is_err() {
+            volume.size.store(old_size, Relaxed);
+        }
+        changed
+    }
+}
+
+impl Volume {
+    /// What is beyond `size` must read as zeroes if the volume grows again, so nobody writes there from
+    /// before it is zeroed. The caller puts the size back if it cannot commit it.
+    fn cut_off(self: &Arc<Self>, size: u64) -> Result<(), Error> {
+        let old_size = self.size();
+        if size >= old_size {
+            return Ok(());
+        }
+        {
+            let _nobody_writes = self.state.write();
+            self.size.store(size, Relaxed);
+        }
+        self.zero_beyond(size, old_size - size)?;
+        self.flush()
+    }
+
+    fn change_record(&self, size: u64, update: &Update) -> Result<VolumeRecord, Error> {
+        let mut committed = self.record.lock();
         let mut record = committed.record.clone();
         record.size = size;
         if let Some(name) = &update.name {
@@ -193,7 +217,7 @@ impl Store {
         properties.dedup = update.dedup.unwrap_or(properties.dedup);
         properties.codec = update.codec.unwrap_or(properties.codec);
         properties.read_only = update.read_only.unwrap_or(properties.read_only);
-        volume.commit_record(&mut committed, record)?;
+        self.commit_record(&mut committed, record)?;
         Ok(committed.record.clone())
     }
 }

@@ -56,7 +56,7 @@ impl Volume {
     fn failed(&self, operation: &'static str, error: Error) -> BlockError {
         if !matches!(
             error.kind(),
-            crate::ErrorKind::NoSpace | crate::ErrorKind::Closed
+            crate::ErrorKind::NoSpace | crate::ErrorKind::Closed | crate::ErrorKind::Invalid
         ) {
             tracing::error!(volume = %self.id, operation, error = ?error, "request failed");
         }

@@ -66,6 +66,7 @@ impl Error {
     pub fn into_block(self, operation: &'static str) -> block::Error {
         let kind = match self.kind {
             ErrorKind::NoSpace => block::ErrorKind::NoSpace,
+            ErrorKind::Invalid => block::ErrorKind::OutOfRange,
             ErrorKind::Closed | ErrorKind::NotFound => block::ErrorKind::Gone,
             _ => block::ErrorKind::Io,
         };

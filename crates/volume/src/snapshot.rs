@@ -141,24 +141,27 @@ impl Volume {
         }
     }
 
-    /// The root that holds exactly what is written now, destaged for the purpose.
-    pub(crate) fn rooted_now(self: &Arc<Self>) -> Result<Rooted, Error> {
+    /// The root that holds exactly what is written now, destaged for the purpose, and the size in bytes.
+    pub(crate) fn rooted_now(self: &Arc<Self>) -> Result<(Rooted, u64), Error> {
         let cell = Arc::new(OnceLock::new());
-        let generation = {
+        let (generation, size) = {
             let mut committed = self.record.lock();
             let mut state = self.state.write();
             state.check_open()?;
+            // The record's: while the volume is being shrunk, what is to be cut off may still be there.
+            let size = committed.record.size;
             let generation = state.freeze();
             if state.frozen.is_empty() {
-                return Ok(rooted(&committed));
+                return Ok((rooted(&committed), size));
             }
             let wanted = committed.wanted.entry(generation).or_default();
             wanted.push(Wanted::Root(Arc::clone(&cell)));
-            generation
+            (generation, size)
         };
         self.settle(generation)?;
         let lost = || Error::new(ErrorKind::Closed, "the volume changed meanwhile; try again");
-        cell.get().copied().ok_or_else(lost)
+        let rooted = cell.get().copied().ok_or_else(lost)?;
+        Ok((rooted, size))
     }
 }
 
@@ -185,7 +188,7 @@ impl Shared {
     pub(crate) fn rooted(self: &Arc<Self>, r: &VolumeRef) -> Result<(Rooted, u64), Error> {
         if r.snapshot.is_none() {
             let volume = self.volume(self.find(&r.volume)?.id)?;
-            return Ok((volume.rooted_now()?, volume.size()));
+            return volume.rooted_now();
         }
         let mut snapshot = self.snapshot(r)?;
         if snapshot.root.is_none() {

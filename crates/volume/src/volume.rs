@@ -24,7 +24,8 @@ pub(crate) struct Volume {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: VolumeId,
     pub(crate) epoch: Epoch,
-    /// Bytes; mirrors the record.
+    /// Bytes; mirrors the record, except that who shrinks the volume lowers it first. It is lowered under
+    /// `state`, so that who looks at it there does not change what is cut off.
     pub(crate) size: AtomicU64,
     /// Mirrors the record.
     pub(crate) read_only: AtomicBool,
@@ -189,15 +190,15 @@ impl Volume {
         self.shared
             .catalog
             .commit(&[catalog::Change::PutVolume(record.clone())])?;
+        self.size.store(record.size, Relaxed);
+        self.read_only.store(record.properties.read_only, Relaxed);
         self.set_record(committed, record);
         Ok(())
     }
 
-    /// Notes what the catalog took.
+    /// Notes what the catalog took of a move of the root.
     pub(crate) fn set_record(&self, committed: &mut Committed, mut record: VolumeRecord) {
         record.version += 1;
-        self.size.store(record.size, Relaxed);
-        self.read_only.store(record.properties.read_only, Relaxed);
         committed.record = record;
     }
 

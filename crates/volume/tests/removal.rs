@@ -1,4 +1,4 @@
-//! Volumes that are removed, and stores that are closed, while they are busy or cannot destage.
+//! Volumes that are removed or shrunk, and stores that are closed, while they are busy or cannot destage.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -6,7 +6,7 @@ use block::{BlockDevice, Durability};
 use sim::SimEnv;
 use std::{path::Path, sync::Arc};
 use types::{BLOCK_SIZE, Name};
-use volume::{Background, Config, Create, InitOptions, Source, Store};
+use volume::{Background, Config, Create, InitOptions, Source, Store, Update};
 
 const DIR: &str = "/store";
 const MIB: u64 = 1 << 20;
@@ -170,4 +170,52 @@ fn a_store_that_cannot_destage_closes_into_its_journal() {
     for (seed, volume) in volumes.iter().enumerate() {
         device_reads(&store, volume, 4096, &noise(seed as u64 + 1, 64 << 10));
     }
+}
+
+/// Writes to the last blocks of a volume until it has shrunk.
+fn write_until_cut_off(device: &dyn BlockDevice, size: u64) {
+    for number in 1_u64.. {
+        let offset = size - BLOCK_SIZE as u64 * (1 + number % 8);
+        // Whole blocks, and parts.
+        let len = if number.is_multiple_of(3) {
+            512
+        } else {
+            BLOCK_SIZE
+        };
+        if let Err(e) = device.write(offset, &vec![7; len], Durability::Volatile) {
+            assert_eq!(e.kind(), block::ErrorKind::OutOfRange, "{e:?}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn what_is_cut_off_is_gone_however_busy_its_writers() {
+    let sim = SimEnv::new(4);
+    let store = new(&sim, &threads());
+    let device = make(&store, "v", 2 * MIB);
+    let resize = |size| {
+        let update = Update {
+            size: Some(size),
+            allow_data_loss: true,
+            ..Update::default()
+        };
+        store.update_volume(&name("v"), &update).unwrap();
+    };
+    for round in 0..40 {
+        std::thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| write_until_cut_off(&*device, 2 * MIB));
+            }
+            while store.dirty(store.find(&name("v")).unwrap().id) == 0 {
+                std::thread::yield_now();
+            }
+            resize(MIB + 512);
+        });
+        resize(2 * MIB);
+        let mut tail = vec![1; MIB as usize - 512];
+        device.read(MIB + 512, &mut tail).unwrap();
+        assert!(tail.iter().all(|&byte| byte == 0), "round {round}");
+    }
+    store.close().unwrap();
 }
