@@ -7,6 +7,8 @@ use types::{BLOCK_SIZE, Block, BlockIndex, Generation};
 
 /// What a range costs of the budget for dirty data, bytes: about what it takes in memory.
 const RANGE_COST: u64 = 64;
+/// Entries of a log that are not worth looking through.
+const LOG_SLACK: usize = 1024;
 
 /// What a layer knows of a block.
 #[derive(Clone, Copy)]
@@ -93,7 +95,7 @@ impl Layer {
                 slot.block = block;
                 if slot.journaled {
                     slot.journaled = false;
-                    self.log.blocks.push(index);
+                    self.note(index);
                 }
             }
             None => {
@@ -104,8 +106,20 @@ impl Layer {
                         journaled: false,
                     },
                 );
-                self.log.blocks.push(index);
+                self.note(index);
             }
+        }
+    }
+
+    /// The journal has not what a block holds now.
+    fn note(&mut self, index: u64) {
+        let log = &mut self.log.blocks;
+        log.push(index);
+        // A block that is written and zeroed again and again has many entries and costs nothing of the budget.
+        if log.len() > 2 * self.blocks.len() + LOG_SLACK {
+            log.sort_unstable();
+            log.dedup();
+            log.retain(|index| self.blocks.get(index).is_some_and(|slot| !slot.journaled));
         }
     }
 
@@ -117,7 +131,7 @@ impl Layer {
         change(Arc::make_mut(&mut slot.block));
         if slot.journaled {
             slot.journaled = false;
-            self.log.blocks.push(index);
+            self.note(index);
         }
         true
     }
@@ -258,6 +272,25 @@ mod tests {
         assert_eq!(
             pending.blocks.iter().map(|(i, _)| i.0).collect::<Vec<_>>(),
             [3, 7]
+        );
+    }
+
+    #[test]
+    fn blocks_that_come_and_go_do_not_fill_the_log() {
+        let mut layer = Layer::new(Generation(1));
+        layer.insert(1, block(1));
+        layer.set_journaled();
+        layer.insert(2, block(2));
+        for _ in 0..10 * LOG_SLACK {
+            layer.insert(3, block(3));
+            layer.zero(3..4);
+            assert!(layer.log().blocks.len() <= 2 * layer.blocks.len() + LOG_SLACK);
+        }
+        layer.insert(4, block(4));
+        let pending = layer.pending(layer.log());
+        assert_eq!(
+            pending.blocks.iter().map(|(i, _)| i.0).collect::<Vec<_>>(),
+            [2, 4]
         );
     }
 
