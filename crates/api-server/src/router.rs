@@ -1,7 +1,7 @@
 //! All routes, and what is the same for each.
 
 use crate::{error::Failure, routes, shared::Shared};
-use api_types::{ApiError, ErrorCode, Event};
+use api_types::{ApiError, CheckReport, CollectReport, ErrorBody, ErrorCode, Event};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request},
@@ -38,7 +38,7 @@ const BODY_MAX: usize = 1 << 20;
         (name = "jobs", description = "Work that takes long"),
         (name = "daemon", description = "The daemon itself"),
     ),
-    components(schemas(Event)),
+    components(schemas(ErrorBody, Event, CheckReport, CollectReport)),
 )]
 struct Description;
 

@@ -1,5 +1,7 @@
 //! Bytes through the connection, both ways, with bounded memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should end")]
+
 mod common;
 
 use common::Server;

@@ -1,5 +1,7 @@
 //! The event stream: told at once, resumed where it was.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should end")]
+
 mod common;
 
 use api_types::EventKind;

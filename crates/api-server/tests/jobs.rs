@@ -1,5 +1,7 @@
 //! Long work: begun, watched, cancelled.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should end")]
+
 mod common;
 
 use common::Server;

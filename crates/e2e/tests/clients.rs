@@ -200,6 +200,7 @@ fn fio_verifies_what_it_wrote() -> Result<()> {
         "--size=64M",
         "--verify=crc32c",
         "--verify_fatal=1",
+        "--verify_state_save=0",
         "--fsync=64",
         "--do_verify=1",
         "--randrepeat=1",

@@ -6,12 +6,7 @@ use crate::{
     shared::Shared,
 };
 use api_types::NbdStatus;
-use axum::{
-    Json,
-    extract::State,
-    http::header,
-    response::{AppendHeaders, IntoResponse},
-};
+use axum::{Json, extract::State, http::header, response::IntoResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -51,5 +46,5 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Answer<Health> {
     responses((status = 200, description = "Metrics", body = String, content_type = "application/openmetrics-text"), Errors))]
 pub(crate) async fn metrics(State(shared): State<Shared>) -> Result<impl IntoResponse, Failure> {
     let text = shared.call(|control| Ok(control.metrics())).await?;
-    Ok((AppendHeaders([(header::CONTENT_TYPE, OPEN_METRICS)]), text))
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }

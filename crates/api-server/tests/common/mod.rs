@@ -17,17 +17,17 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub struct Server {
-    pub control: Arc<FakeControl>,
-    pub events: Events,
-    pub socket: PathBuf,
-    pub task: JoinHandle<std::io::Result<()>>,
+pub(crate) struct Server {
+    pub(crate) control: Arc<FakeControl>,
+    pub(crate) events: Events,
+    pub(crate) socket: PathBuf,
+    pub(crate) task: JoinHandle<std::io::Result<()>>,
     stop: Option<oneshot::Sender<()>>,
     _dir: tempfile::TempDir,
 }
 
 impl Server {
-    pub fn start() -> Server {
+    pub(crate) fn start() -> Server {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -47,11 +47,11 @@ impl Server {
         }
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         drop(self.stop.take());
     }
 
-    pub async fn connect<B>(&self) -> http1::SendRequest<B>
+    pub(crate) async fn connect<B>(&self) -> http1::SendRequest<B>
     where
         B: hyper::body::Body + Send + 'static,
         B::Data: Send,
@@ -63,7 +63,7 @@ impl Server {
         sender
     }
 
-    pub async fn raw(&self, method: &str, path: &str, body: &str) -> Response<Incoming> {
+    pub(crate) async fn raw(&self, method: &str, path: &str, body: &str) -> Response<Incoming> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -73,7 +73,7 @@ impl Server {
         self.connect().await.send_request(request).await.unwrap()
     }
 
-    pub async fn call(&self, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> (StatusCode, Value) {
         let response = self.raw(method, path, body).await;
         let status = response.status();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -86,7 +86,7 @@ impl Server {
     }
 
     /// Calls, expects `status`, returns the body.
-    pub async fn expect(&self, status: u16, method: &str, path: &str, body: &str) -> Value {
+    pub(crate) async fn expect(&self, status: u16, method: &str, path: &str, body: &str) -> Value {
         let (got, value) = self.call(method, path, body).await;
         assert_eq!(got.as_u16(), status, "{method} {path}: {value}");
         if status >= 400 {
@@ -103,7 +103,7 @@ impl Server {
     }
 
     /// Waits for a job's end.
-    pub async fn job_end(&self, id: &Value) -> Value {
+    pub(crate) async fn job_end(&self, id: &Value) -> Value {
         loop {
             let job = self
                 .expect(200, "GET", &format!("/v1/jobs/{id}?wait=10"), "")
