@@ -3,14 +3,13 @@
 use crate::{
     error::Error,
     read::pieces,
-    store::{RootPin, Shared, Store, blocks},
+    store::{PinnedRoot, Shared, Store, blocks},
     volume::Volume,
 };
 use block::{
     BlockDevice, DeviceInfo, Durability, Error as BlockError, ErrorKind, Extent, ExtentKind,
     check_range,
 };
-use gc::OwnedRoot;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{BLOCK_SIZE, Root, VolumeRef};
 
@@ -215,14 +214,12 @@ fn prefetch(
 /// A snapshot that somebody reads. It cannot be removed meanwhile.
 struct SnapshotDevice {
     shared: Arc<Shared>,
-    root: Root,
-    size: u64,
-    _pin: RootPin,
+    pinned: PinnedRoot,
 }
 
 impl SnapshotDevice {
     fn check(&self, operation: &'static str, offset: u64, len: u64) -> Result<(), BlockError> {
-        check_range(operation, offset, len, self.size)
+        check_range(operation, offset, len, self.pinned.size)
     }
 
     fn refuse(&self, operation: &'static str, offset: u64, len: u64) -> Result<(), BlockError> {
@@ -241,7 +238,7 @@ fn failed(operation: &'static str) -> impl Fn(Error) -> BlockError {
 impl BlockDevice for SnapshotDevice {
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
-            size: self.size,
+            size: self.pinned.size,
             read_only: true,
             block_size: BLOCK_SIZE as u32,
         }
@@ -251,7 +248,7 @@ impl BlockDevice for SnapshotDevice {
         self.check("read", offset, buf.len() as u64)?;
         let all: Vec<_> = pieces(offset, buf.len()).collect();
         self.shared
-            .read_pieces(self.root, &all, buf)
+            .read_pieces(self.pinned.root, &all, buf)
             .map_err(failed("read"))
     }
 
@@ -259,7 +256,7 @@ impl BlockDevice for SnapshotDevice {
         self.check("read", offset, buf.len() as u64)?;
         let all: Vec<_> = pieces(offset, buf.len()).collect();
         self.shared
-            .try_read_pieces(self.root, &all, buf)
+            .try_read_pieces(self.pinned.root, &all, buf)
             .map_err(failed("read"))
     }
 
@@ -282,7 +279,9 @@ impl BlockDevice for SnapshotDevice {
     fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, BlockError> {
         self.check("extents", offset, len)?;
         let (first, end) = (offset / BLOCK_SIZE as u64, blocks(offset + len));
-        let runs = self.shared.map_extents(self.root, first, end, max, &[]);
+        let runs = self
+            .shared
+            .map_extents(self.pinned.root, first, end, max, &[]);
         Ok(clip(runs.map_err(failed("extents"))?, offset, len, max))
     }
 
@@ -290,7 +289,7 @@ impl BlockDevice for SnapshotDevice {
         self.check("prefetch", offset, len)?;
         prefetch(offset, len, |at, buf| {
             let all: Vec<_> = pieces(at, buf.len()).collect();
-            self.shared.read_pieces(self.root, &all, buf)
+            self.shared.read_pieces(self.pinned.root, &all, buf)
         })
         .map_err(failed("prefetch"))
     }
@@ -316,17 +315,10 @@ impl Store {
     pub fn frozen_device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
         let _roots = self.shared.roots.read();
         let (rooted, size) = self.shared.rooted(r)?;
-        let owned = OwnedRoot {
-            root: rooted.root,
-            size_blocks: blocks(size),
-            owner: format!("reader of {r}"),
-        };
-        let pin = self.shared.pins.pin(owned);
+        let pinned = self.shared.pin(rooted.root, size, format!("reader of {r}"));
         Ok(Arc::new(SnapshotDevice {
             shared: Arc::clone(&self.shared),
-            root: rooted.root,
-            size,
-            _pin: pin,
+            pinned,
         }))
     }
 }

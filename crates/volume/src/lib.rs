@@ -49,5 +49,5 @@ pub use error::{Error, ErrorKind};
 pub use ingest::Ingest;
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub use open::InitOptions;
-pub use store::{Store, StoreStats};
+pub use store::{PinnedRoot, Store, StoreStats};
 pub use volume::VolumeStats;

@@ -87,6 +87,15 @@ impl Drop for RootPin {
     }
 }
 
+/// A root that is not collected before this is dropped.
+pub struct PinnedRoot {
+    /// The root.
+    pub root: Root,
+    /// Of the volume or snapshot, bytes.
+    pub size: u64,
+    _pin: RootPin,
+}
+
 /// How a store stands.
 #[derive(Clone, Debug)]
 pub struct StoreStats {
@@ -134,6 +143,21 @@ impl Shared {
     pub(crate) fn find(&self, name: &Name) -> Result<VolumeRecord, Error> {
         let missing = || Error::new(ErrorKind::NotFound, format!("there is no volume '{name}'"));
         self.catalog.find(name)?.ok_or_else(missing)
+    }
+
+    /// The caller holds `roots`.
+    pub(crate) fn pin(&self, root: Root, size: u64, owner: String) -> PinnedRoot {
+        let size_blocks = blocks(size);
+        let owned = OwnedRoot {
+            root,
+            size_blocks,
+            owner,
+        };
+        PinnedRoot {
+            root,
+            size,
+            _pin: self.pins.pin(owned),
+        }
     }
 
     /// The volume in memory, brought there if need be.
@@ -232,14 +256,15 @@ impl Store {
         self.shared.update_space();
     }
 
-    /// The root and the size in bytes of a volume or snapshot, after destaging what it holds.
+    /// The root and the size of a volume or snapshot, after destaging what it holds. In [`gc::Roots::roots`]
+    /// it has one entry more meanwhile, of the same name.
     ///
     /// # Errors
     /// If there is none, or destaging fails.
-    pub fn root_of(&self, r: &VolumeRef) -> Result<(Root, u64), Error> {
+    pub fn root_of(&self, r: &VolumeRef) -> Result<PinnedRoot, Error> {
         let _roots = self.shared.roots.read();
         let (rooted, size) = self.shared.rooted(r)?;
-        Ok((rooted.root, size))
+        Ok(self.shared.pin(rooted.root, size, r.to_string()))
     }
 
     /// Destages everything, for a store that then closes or is looked at from outside. What cannot be

@@ -219,3 +219,38 @@ fn what_is_cut_off_is_gone_however_busy_its_writers() {
     }
     store.close().unwrap();
 }
+
+#[test]
+fn a_root_that_somebody_looks_at_is_not_collected() {
+    let sim = SimEnv::new(5);
+    let store = new(&sim, &Config::small());
+    let device = make(&store, "v", MIB);
+    let data = noise(1, 64 << 10);
+    device.write(0, &data, Durability::Volatile).unwrap();
+    let pinned = store.root_of(&name("v").into()).unwrap();
+    assert_eq!(pinned.size, MIB);
+    device.discard(0, MIB, Durability::Volatile).unwrap();
+    store.settle_all().unwrap();
+    let collect = || {
+        let options = gc::Options::default();
+        gc::collect(store.packs(), &store, &options, &types::NoProgress).unwrap()
+    };
+    let root = gc::OwnedRoot {
+        root: pinned.root,
+        size_blocks: 256,
+        owner: "test".into(),
+    };
+    let packs = gc::mark(store.packs(), &[root], &types::NoProgress)
+        .unwrap()
+        .packs();
+    let kept = || {
+        let listed = store.packs().list().unwrap();
+        let there = |pack| listed.iter().any(|stat| stat.pack == pack);
+        packs.iter().filter(|&&pack| there(pack)).count()
+    };
+    collect();
+    assert!(!packs.is_empty() && kept() == packs.len());
+    drop(pinned);
+    collect();
+    assert_eq!(kept(), 0);
+}

@@ -180,7 +180,9 @@ pub(crate) fn usage(daemon: &Daemon) -> Result<StoreUsage> {
 /// What a volume or snapshot takes, and what of that nothing else refers to.
 pub(crate) fn volume_usage(daemon: &Daemon, r: &VolumeRef) -> Result<VolumeUsage> {
     let store = &daemon.store;
-    let (root, size) = store.root_of(r).map_err(convert::api_error)?;
+    // Kept to the end: what is marked from it is not collected meanwhile.
+    let pinned = store.root_of(r).map_err(convert::api_error)?;
+    let (root, size) = (pinned.root, pinned.size);
     let name = r.to_string();
     let mine = [OwnedRoot {
         root,
