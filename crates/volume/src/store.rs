@@ -50,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) gate: Gate,
     pub(crate) work: WorkQueue,
+    /// Held while a volume is brought into use, so that there is never more than one of it.
     pub(crate) volumes: Mutex<HashMap<VolumeId, Arc<Volume>>>,
     /// Held shared by who carries a root from one place of the catalog to another, and exclusively by who
     /// lists all roots.
