@@ -46,6 +46,7 @@ impl Store {
     /// [`ErrorKind::Conflict`] if anything is in the directory; it is not touched then.
     pub fn init(env: &Env, dir: &Path, options: &InitOptions) -> Result<Manifest, Error> {
         let files = &env.files;
+        let dir = or_here(dir);
         let shown = dir.display();
         if files
             .exists(dir)
@@ -67,6 +68,7 @@ impl Store {
                 .create_dir_all(path)
                 .map_err(io("cannot make the directory"))
         };
+        let parents = parents_to_sync(env, dir)?;
         make(dir)?;
         make(&dir.join("brick"))?;
         make(&dir.join("journal"))?;
@@ -96,10 +98,10 @@ impl Store {
         files
             .write_atomic(&dir.join("store.toml"), text.as_bytes())
             .map_err(io("cannot write store.toml"))?;
-        if let Some(parent) = dir.parent() {
+        for parent in parents {
             files
                 .sync_dir(parent)
-                .map_err(io("cannot sync the parent directory"))?;
+                .map_err(io("cannot sync a parent directory"))?;
         }
         Ok(manifest)
     }
@@ -172,6 +174,29 @@ impl Store {
     }
 }
 
+/// The current directory, if `path` is a relative path without a component.
+fn or_here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    }
+}
+
+/// The directories that will hold a new name when `dir` is made with its parents: its own, and that of each
+/// parent that is missing.
+fn parents_to_sync<'a>(env: &Env, dir: &'a Path) -> Result<Vec<&'a Path>, Error> {
+    let mut parents = Vec::new();
+    for parent in dir.ancestors().skip(1).map(or_here) {
+        parents.push(parent);
+        let exists = env.files.exists(parent);
+        if exists.map_err(io("cannot look at a parent directory"))? {
+            break;
+        }
+    }
+    Ok(parents)
+}
+
 fn read_manifest(env: &Env, dir: &Path) -> Result<Manifest, Error> {
     let path = dir.join("store.toml");
     let exists = env
@@ -234,4 +259,38 @@ fn open_packs(
         reserve,
         packs,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_made_is_there_after_a_power_cut() {
+        for seed in 0..20 {
+            let sim = sim::SimEnv::new(seed);
+            let dir = Path::new("/a/b/c/store");
+            Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
+            sim.power_cut();
+            let opened = Store::open(&sim.env(), dir, Config::small());
+            assert!(opened.is_ok(), "seed {seed}: {:?}", opened.err());
+        }
+    }
+
+    #[test]
+    fn names_are_made_durable_up_to_what_was_there() {
+        let env = Env::real();
+        let parents = |dir: &'static str| {
+            let parents = parents_to_sync(&env, Path::new(dir)).unwrap();
+            parents
+                .iter()
+                .map(|p| p.to_str().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(parents("/no-such/a/b"), ["/no-such/a", "/no-such", "/"]);
+        assert_eq!(parents("/tmp"), ["/"]);
+        assert_eq!(parents("no-such/a"), ["no-such", "."]);
+        assert_eq!(parents("store"), ["."]);
+        assert!(parents("/").is_empty());
+    }
 }
