@@ -208,6 +208,10 @@ impl Control for Daemon {
         if update.name.is_some() {
             self.refuse_in_use(&name, "renamed")?;
         }
+        let size = self.store.find(&name).map_err(convert::api_error)?.size;
+        if update.size.is_some_and(|new| new < size) {
+            self.refuse_in_use(&name, "made smaller")?;
+        }
         self.describe(
             self.store
                 .update_volume(&name, &update)
@@ -238,7 +242,9 @@ impl Control for Daemon {
 
     fn connect(&self, name: &VolumeRef) -> Result<Connect> {
         self.content_len(name)?;
-        Ok(connect::lines(name, &self.nbd_socket))
+        let volume = self.find(name.volume.as_str())?;
+        let read_only = name.snapshot.is_some() || volume.properties.read_only;
+        Ok(connect::lines(name, &self.nbd_socket, read_only))
     }
 
     fn snapshots(&self, volume: &str) -> Result<Vec<Snapshot>> {

@@ -9,10 +9,11 @@ use super::{
 use anyhow::{Context, Result, anyhow};
 use api_types::{ApiError, Control, ErrorCode};
 use front_nbd::Server;
+use rustix::fs::Mode;
 use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -57,6 +58,13 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         Arc::new(Store::open(&env, &dir, config.store()).map_err(super::convert::api_error)?);
     tracing::info!(store = %dir.display(), recovery_ms = store.stats().recovery.as_millis() as u64, "store open");
     let sockets = Sockets::inherited();
+    let ours: Vec<&PathBuf> = [
+        (&options.socket, &sockets.api),
+        (&options.nbd_socket, &sockets.nbd),
+    ]
+    .into_iter()
+    .filter_map(|(path, inherited)| inherited.is_none().then_some(path))
+    .collect();
     let (nbd, nbd_listen) = start_nbd(options, &config, &env, &store, sockets.nbd)?;
     let listener = match sockets.api {
         Some(fd) => UnixListener::from(fd),
@@ -86,7 +94,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     }
     let _ = upkeep.join();
     let closed = store.close().map_err(super::convert::api_error);
-    for socket in [&options.socket, &options.nbd_socket] {
+    for socket in ours {
         let _ = std::fs::remove_file(socket);
     }
     served?;
@@ -147,13 +155,18 @@ impl Sockets {
         let mut fds = listenfd::ListenFd::from_env();
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
-        let place = |name: &str, otherwise: usize| {
-            names.iter().position(|n| *n == name).unwrap_or(otherwise)
+        let named = names.iter().any(|name| ["api", "nbd"].contains(name));
+        let mut take = |name: &str, place: usize| {
+            let at = if named {
+                names.iter().position(|n| *n == name)?
+            } else {
+                place
+            };
+            fds.take_unix_listener(at).ok().flatten().map(OwnedFd::from)
         };
-        let mut take = |at: usize| fds.take_unix_listener(at).ok().flatten().map(OwnedFd::from);
         Sockets {
-            api: take(place("api", 0)),
-            nbd: take(place("nbd", 1)),
+            api: take("api", 0),
+            nbd: take("nbd", 1),
         }
     }
 }
@@ -181,9 +194,11 @@ fn listen_api(path: &Path) -> Result<UnixListener> {
         }
         std::fs::remove_file(path).with_context(context)?;
     }
-    let listener = UnixListener::bind(path).with_context(context)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).with_context(context)?;
-    Ok(listener)
+    // The socket has its permissions from the beginning.
+    let usual = rustix::process::umask(Mode::from_raw_mode(0o117));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(usual);
+    listener.with_context(context)
 }
 
 fn run_api(daemon: &Arc<Daemon>, listener: UnixListener) -> Result<()> {
