@@ -114,6 +114,8 @@ impl Ticket {
 pub struct Stats {
     /// Bytes that the segments may take in all.
     pub capacity: u64,
+    /// Bytes of segments' files that there are.
+    pub allocated: u64,
     /// Bytes of segments that are not free.
     pub used: u64,
     /// Bytes written, headers and padding included.
@@ -167,10 +169,12 @@ impl Journal {
             len: config.segment_len(),
             next_name: 1,
             files: 0,
+            bytes: 0,
         };
         let found = recover::recover(&mut supply, replay)?;
         let number = found.last_number;
-        let state = State::recovered(found.log, number, &config);
+        let mut state = State::recovered(found.log, number, &config);
+        state.stats.allocated = supply.bytes;
         Ok(Journal {
             state: Mutex::new(state),
             ended: Condvar::new(),
@@ -273,14 +277,16 @@ impl Journal {
             let mut state = self.state.lock();
             (state.freed.pop(), state.durable, state.tail())
         };
-        let Some(freed) = freed else {
-            return supply.make();
+        let made = match &freed {
+            Some(freed) => supply.recycle(freed, durable.next(), tail),
+            None => supply.make(),
         };
-        let recycled = supply.recycle(&freed, durable.next(), tail);
-        if recycled.is_err() {
-            self.state.lock().freed.push(freed);
+        let mut state = self.state.lock();
+        state.stats.allocated = supply.bytes;
+        if made.is_err() {
+            state.freed.extend(freed);
         }
-        recycled
+        made
     }
 
     /// Commits all that is queued. The caller is the one who leads.

@@ -144,6 +144,7 @@ fn sort_out(supply: &mut Supply) -> Result<Files, Error> {
         let io = |e| Error::io("recovery: open a segment", &path, e);
         let file = supply.env.files.open(&path, options).map_err(io)?;
         let len = file.len().map_err(io)?;
+        supply.bytes += len;
         let mut file = SegmentFile {
             path: path.clone(),
             file,
@@ -254,7 +255,7 @@ fn settle(supply: &mut Supply, files: &mut Files, needed: &[Headed]) -> Result<(
         }
     }
     for file in useless {
-        supply.remove(&file.path)?;
+        supply.remove(&file)?;
     }
     let synced = supply.env.files.sync_dir(&supply.dir);
     synced.map_err(|e| Error::io("recovery: sync the directory", &supply.dir, e))

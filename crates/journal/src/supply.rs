@@ -40,6 +40,8 @@ pub(crate) struct Supply {
     pub(crate) next_name: u64,
     /// Files that there are.
     pub(crate) files: u64,
+    /// Their lengths.
+    pub(crate) bytes: u64,
 }
 
 impl Supply {
@@ -68,6 +70,7 @@ impl Supply {
             self.resize(file)
         };
         marked().map_err(|e| Error::io("mark a segment free", &file.path, e))?;
+        self.bytes = self.bytes - file.len + self.len;
         Ok(SegmentFile {
             len: self.len,
             ..file.clone()
@@ -94,6 +97,7 @@ impl Supply {
         match self.make_zeroed(&path) {
             Ok(file) => {
                 self.files += 1;
+                self.bytes += self.len;
                 Ok(SegmentFile {
                     path,
                     file,
@@ -122,12 +126,13 @@ impl Supply {
         Ok(file)
     }
 
-    pub(crate) fn remove(&mut self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn remove(&mut self, file: &SegmentFile) -> Result<(), Error> {
         self.env
             .files
-            .remove(path)
-            .map_err(|e| Error::io("remove a segment", path, e))?;
+            .remove(&file.path)
+            .map_err(|e| Error::io("remove a segment", &file.path, e))?;
         self.files -= 1;
+        self.bytes -= file.len;
         Ok(())
     }
 }

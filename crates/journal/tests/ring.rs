@@ -187,3 +187,37 @@ fn the_journal_of_another_store_is_refused() {
     assert_eq!(other.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_ne!(STORE, StoreId([1; 16]));
 }
+
+#[test]
+fn what_is_allocated_is_known() {
+    let sim = machine();
+    let journal = fresh(&sim, config(64, 4));
+    assert_eq!(journal.stats().allocated, 0);
+    for generation in 1..40 {
+        log(&journal, generation, 4).unwrap();
+        journal.destaged(ONE, Generation(generation));
+    }
+    let of_files = |sim: &SimEnv| {
+        let files = sim.env().files;
+        let names = files.list(Path::new(DIR)).unwrap().into_iter();
+        let len = |name| {
+            let path = Path::new(DIR).join(name);
+            files
+                .open(&path, Default::default())
+                .unwrap()
+                .len()
+                .unwrap()
+        };
+        names.map(len).sum::<u64>()
+    };
+    assert!((64 << 10..=256 << 10).contains(&journal.stats().allocated));
+    assert_eq!(journal.stats().allocated, of_files(&sim));
+    sim.kill();
+    let (journal, _) = open(&sim.env(), config(128, 4)).unwrap();
+    assert_eq!(journal.stats().allocated, of_files(&sim));
+    for generation in 40..80 {
+        log(&journal, generation, 4).unwrap();
+        journal.destaged(ONE, Generation(generation));
+    }
+    assert_eq!(journal.stats().allocated, of_files(&sim));
+}

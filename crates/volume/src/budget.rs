@@ -6,7 +6,8 @@
 //! drain.
 //!
 //! Space is watched in the same place: what is accepted must find room when it is destaged, so a
-//! writer is refused when what is free, less what is dirty already, falls below the reserve.
+//! writer is refused when what is free, less what is dirty already and what the journal has yet to make of its
+//! segments, falls below the reserve. Nodes of block maps come out of the reserve.
 
 use crate::error::{Error, ErrorKind};
 use parking_lot::{Condvar, Mutex};
@@ -29,6 +30,8 @@ pub(crate) struct Budget {
     dirty: AtomicU64,
     free: AtomicU64,
     total: AtomicU64,
+    /// Of the free bytes, those that the journal may still take.
+    promised: AtomicU64,
     /// Bytes per second, as an f64's bits.
     drain: AtomicU64,
     debt_ns: AtomicU64,
@@ -90,6 +93,7 @@ impl Budget {
             dirty: AtomicU64::new(0),
             free: AtomicU64::new(u64::MAX),
             total: AtomicU64::new(u64::MAX),
+            promised: AtomicU64::new(0),
             drain: AtomicU64::new(200e6f64.to_bits()),
             debt_ns: AtomicU64::new(0),
             full: Mutex::new(()),
@@ -104,8 +108,13 @@ impl Budget {
             dirty_limit: self.limit,
             free: self.free.load(Relaxed),
             total: self.total.load(Relaxed),
-            reserve: self.reserve,
+            reserve: self.kept(),
         }
+    }
+
+    /// Free bytes that are not for writers.
+    fn kept(&self) -> u64 {
+        self.reserve.saturating_add(self.promised.load(Relaxed))
     }
 
     /// A layer grew or shrank.
@@ -136,7 +145,9 @@ impl Budget {
             .store((old * 0.7 + rate * 0.3).to_bits(), Relaxed);
     }
 
-    pub(crate) fn set_space(&self, space: brick::Space) {
+    /// What there is, and what of it the journal may still take.
+    pub(crate) fn set_space(&self, space: brick::Space, promised: u64) {
+        self.promised.store(promised, Relaxed);
         self.free.store(space.free, Relaxed);
         self.total.store(space.total, Relaxed);
     }
@@ -154,7 +165,7 @@ impl Budget {
             .dirty
             .load(Relaxed)
             .saturating_add(bytes)
-            .saturating_add(self.reserve);
+            .saturating_add(self.kept());
         if self.free.load(Relaxed) >= needed {
             return Ok(());
         }
@@ -214,10 +225,8 @@ mod tests {
     #[test]
     fn what_is_accepted_finds_room() {
         let budget = Budget::new(100, 50);
-        budget.set_space(brick::Space {
-            total: 1000,
-            free: 200,
-        });
+        let space = |free| brick::Space { total: 1000, free };
+        budget.set_space(space(200), 0);
         assert!(budget.check_space(150).is_ok());
         budget.charge(0, 30);
         assert_eq!(
@@ -227,6 +236,12 @@ mod tests {
         assert!(budget.check_space(120).is_ok());
         budget.release(30);
         assert!(budget.check_space(150).is_ok());
+        budget.set_space(space(200), 20);
+        assert_eq!(budget.pressure().reserve, 70);
+        assert!(budget.check_space(131).is_err());
+        assert!(budget.check_space(130).is_ok());
+        budget.set_space(space(180), 0);
+        assert!(budget.check_space(130).is_ok());
     }
 
     #[test]

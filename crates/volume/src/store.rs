@@ -127,8 +127,10 @@ impl Shared {
     }
 
     pub(crate) fn update_space(&self) {
+        let journal = self.journal.stats();
+        let promised = journal.capacity.saturating_sub(journal.allocated);
         match self.brick.space() {
-            Ok(space) => self.budget.set_space(space),
+            Ok(space) => self.budget.set_space(space, promised),
             Err(e) => tracing::warn!(error = ?e, "cannot tell how much space is left"),
         }
     }
