@@ -7,9 +7,10 @@
 
 use sim::SimEnv;
 use std::{collections::BTreeMap, path::Path};
-use types::{BLOCK_SIZE, Name, VolumeRef};
-use volume::{Config, Create, Error, InitOptions, Source, Store};
+use types::{BLOCK_SIZE, Name, VolumeId, VolumeRef};
+use volume::{Config, Create, Error, InitOptions, Source, Store, Update};
 
+/// Of a new volume: the fewest that one may have.
 const BLOCKS: usize = 256;
 const DIR: &str = "/store";
 
@@ -19,6 +20,7 @@ type Contents = Vec<u32>;
 #[derive(Clone, Default)]
 struct Model {
     volumes: BTreeMap<String, History>,
+    trash: BTreeMap<VolumeId, (String, History)>,
     /// What an operation that failed in a crash may have done.
     doubt: Option<Doubt>,
 }
@@ -35,7 +37,22 @@ enum Doubt {
     SnapshotMade(String, String, Contents),
     SnapshotGone(String, String),
     VolumeMade(String, Contents),
-    VolumeGone(String),
+    VolumeTrashed(String, VolumeId),
+    VolumeRestored(VolumeId),
+    VolumePurged(VolumeId),
+}
+
+impl Model {
+    fn trashed(&mut self, volume: &str, id: VolumeId) {
+        let mut history = self.volumes.remove(volume).unwrap();
+        history.flushed();
+        self.trash.insert(id, (volume.to_owned(), history));
+    }
+
+    fn restored(&mut self, id: VolumeId) {
+        let (volume, history) = self.trash.remove(&id).unwrap();
+        self.volumes.insert(volume, history);
+    }
 }
 
 impl History {
@@ -137,8 +154,10 @@ fn step(store: &Store, model: &mut Model, dice: &mut Dice) -> Result<(), Error> 
         83..88 => rollback(store, model, dice, &volume),
         88..92 if names.len() < 4 => clone(store, model, dice, &volume),
         92..94 if names.len() < 4 => make(store, model, &format!("v{}", dice.roll(1000))),
-        94..96 if names.len() > 1 => remove(store, model, &volume),
-        96..98 => store.settle_all(),
+        94..95 if names.len() > 1 => remove(store, model, &volume),
+        95..96 => empty_trash(store, model, dice),
+        96..97 => store.settle_all(),
+        97..99 => resize(store, model, dice, &volume),
         _ => collect(store),
     }
 }
@@ -156,21 +175,21 @@ fn make(store: &Store, model: &mut Model, volume: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn some_range(dice: &mut Dice) -> (usize, usize) {
-    let start = dice.roll(BLOCKS as u64) as usize;
+fn some_range(dice: &mut Dice, blocks: usize) -> (usize, usize) {
+    let start = dice.roll(blocks as u64) as usize;
     let most = [1, 8, 64][dice.roll(3) as usize];
     let count = 1 + dice.roll(most) as usize;
-    (start, count.min(BLOCKS - start))
+    (start, count.min(blocks - start))
 }
 
 fn write(store: &Store, model: &mut Model, dice: &mut Dice, volume: &str) -> Result<(), Error> {
-    let (start, count) = some_range(dice);
+    let history = model.volumes.get_mut(volume).unwrap();
+    let (start, count) = some_range(dice, history.now().len());
     let tags: Vec<u32> = (0..count).map(|_| dice.roll(40) as u32).collect();
     let mut bytes = vec![0; count * BLOCK_SIZE];
     for (tag, block) in tags.iter().zip(bytes.chunks_mut(BLOCK_SIZE)) {
         fill(*tag, block);
     }
-    let history = model.volumes.get_mut(volume).unwrap();
     history.change(|c| c[start..start + count].copy_from_slice(&tags));
     let durable = dice.roll(8) == 0;
     let durability = if durable {
@@ -193,8 +212,8 @@ fn failed(e: block::Error) -> Error {
 }
 
 fn zero(store: &Store, model: &mut Model, dice: &mut Dice, volume: &str) -> Result<(), Error> {
-    let (start, count) = some_range(dice);
     let history = model.volumes.get_mut(volume).unwrap();
+    let (start, count) = some_range(dice, history.now().len());
     history.change(|c| c[start..start + count].fill(0));
     let device = store.device(&name(volume).into())?;
     let (offset, len) = ((start * BLOCK_SIZE) as u64, (count * BLOCK_SIZE) as u64);
@@ -296,21 +315,56 @@ fn clone(store: &Store, model: &mut Model, dice: &mut Dice, volume: &str) -> Res
 }
 
 fn remove(store: &Store, model: &mut Model, volume: &str) -> Result<(), Error> {
-    model.doubt = Some(Doubt::VolumeGone(volume.to_owned()));
-    let record = store.remove_volume(&name(volume))?;
+    let id = store.find(&name(volume))?.id;
+    model.doubt = Some(Doubt::VolumeTrashed(volume.to_owned(), id));
+    assert_eq!(store.remove_volume(&name(volume))?.id, id);
     model.doubt = None;
-    if record.id.0 % 2 == 0 {
-        store
-            .restore_volume(record.id, None)
-            .map(|_| ())
-            .inspect_err(|_| {
-                model.doubt = Some(Doubt::VolumeGone(volume.to_owned()));
-            })?;
-        model.volumes.get_mut(volume).unwrap().flushed();
+    model.trashed(volume, id);
+    Ok(())
+}
+
+fn empty_trash(store: &Store, model: &mut Model, dice: &mut Dice) -> Result<(), Error> {
+    let ids: Vec<VolumeId> = model.trash.keys().copied().collect();
+    let Some(&id) = dice.pick(&ids) else {
+        return Ok(());
+    };
+    let taken = model.volumes.contains_key(&model.trash[&id].0);
+    if taken || dice.roll(3) == 0 {
+        model.doubt = Some(Doubt::VolumePurged(id));
+        store.purge_volume(id)?;
+        model.trash.remove(&id);
+    } else {
+        model.doubt = Some(Doubt::VolumeRestored(id));
+        store.restore_volume(id, None)?;
+        model.restored(id);
+    }
+    model.doubt = None;
+    Ok(())
+}
+
+fn resize(store: &Store, model: &mut Model, dice: &mut Dice, volume: &str) -> Result<(), Error> {
+    let history = model.volumes.get_mut(volume).unwrap();
+    let old = history.now().len();
+    let new = BLOCKS + dice.roll(BLOCKS as u64 / 2) as usize;
+    let update = Update {
+        size: Some((new * BLOCK_SIZE) as u64),
+        allow_data_loss: true,
+        ..Update::default()
+    };
+    if new < old {
+        // First what is cut off is zeroed.
+        history.change(|c| c[new..].fill(0));
+        history.change(|c| c.truncate(new));
+        store.update_volume(&name(volume), &update)?;
+        history.flushed();
         return Ok(());
     }
-    model.volumes.remove(volume);
-    store.purge_volume(record.id)?;
+    // The size is durable at once, whatever is not.
+    let mut grown = history.states.clone();
+    grown.iter_mut().for_each(|c| c.resize(new, 0));
+    history.states.extend(grown.iter().cloned());
+    store.update_volume(&name(volume), &update)?;
+    history.states = grown;
     Ok(())
 }
 
@@ -343,11 +397,19 @@ fn verify(store: &Store, model: &mut Model, seed: u64) {
             .volumes
             .insert(volume.clone(), History::new(contents.clone()));
     }
-    if let Some(Doubt::VolumeGone(volume)) = &doubt
-        && !known.contains(volume)
-    {
-        model.volumes.remove(volume);
+    let trash: Vec<VolumeId> = store.trash().unwrap().iter().map(|v| v.id).collect();
+    match &doubt {
+        Some(Doubt::VolumeTrashed(volume, id)) if trash.contains(id) => model.trashed(volume, *id),
+        Some(Doubt::VolumeRestored(id)) if !trash.contains(id) => model.restored(*id),
+        Some(Doubt::VolumePurged(id)) if !trash.contains(id) => {
+            model.trash.remove(id);
+        }
+        _ => {}
     }
+    assert!(
+        trash.iter().eq(model.trash.keys()),
+        "seed {seed}: {trash:?}"
+    );
     let expected: Vec<&String> = model.volumes.keys().collect();
     assert_eq!(
         {
