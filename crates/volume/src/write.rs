@@ -19,9 +19,11 @@ impl Volume {
         let mut whole: Vec<(u64, Arc<Block>)> = Vec::with_capacity(data.len() / BLOCK_SIZE);
         for piece in pieces(offset, data.len()) {
             let bytes = &data[piece.of_request.clone()];
-            match bytes.first_chunk::<BLOCK_SIZE>() {
-                Some(block) => whole.push((piece.index, Arc::new(*block))),
-                None => self.merge(&piece, end, |part| part.copy_from_slice(bytes))?,
+            if piece.is_whole() {
+                // Copied once, straight to where it stays.
+                whole.extend(Arc::try_from(Arc::<[u8]>::from(bytes)).map(|b| (piece.index, b)));
+            } else {
+                self.merge(&piece, end, |part| part.copy_from_slice(bytes))?;
             }
         }
         let mut whole = whole.into_iter();

@@ -472,7 +472,19 @@ fn config(seed: u64) -> Config {
     }
 }
 
+/// Says which seed it was, whatever panics.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("HOLDFAST_SEEDS={}..{} does it again", self.0, self.0 + 1);
+        }
+    }
+}
+
 fn history(seed: u64) {
+    let _named = Seed(seed);
     let sim = SimEnv::new(seed);
     let dir = Path::new(DIR);
     Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
@@ -516,7 +528,7 @@ fn history(seed: u64) {
 /// More with `HOLDFAST_SEEDS=FIRST..LAST`; one that fails names its seed.
 #[test]
 fn random_histories_survive_restarts_kills_and_power_cuts() {
-    let range = std::env::var("HOLDFAST_SEEDS").unwrap_or_else(|_| "0..120".to_owned());
+    let range = std::env::var("HOLDFAST_SEEDS").unwrap_or_else(|_| "0..80".to_owned());
     let (first, last) = range.split_once("..").expect("FIRST..LAST");
     for seed in first.parse().expect("a number")..last.parse().expect("a number") {
         history(seed);
