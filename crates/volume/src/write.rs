@@ -21,7 +21,9 @@ impl Volume {
             let bytes = &data[piece.of_request.clone()];
             if piece.is_whole() {
                 // Copied once, straight to where it stays.
-                whole.extend(Arc::try_from(Arc::<[u8]>::from(bytes)).map(|b| (piece.index, b)));
+                let block: Arc<[u8]> = Arc::from(bytes);
+                let block = block.try_into().expect("a whole piece is a block");
+                whole.push((piece.index, block));
             } else {
                 self.merge(&piece, end, |part| part.copy_from_slice(bytes))?;
             }
