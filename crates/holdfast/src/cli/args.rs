@@ -70,8 +70,15 @@ pub(crate) enum Command {
     /// The NBD server.
     #[command(subcommand)]
     Nbd(Nbd),
-    /// What happens in the store, as it happens.
-    Events,
+    /// What happened in the store since the daemon started.
+    #[command(
+        after_help = "Examples:\n  holdfast events            the last thousand\n  holdfast events --follow   new ones, as they happen"
+    )]
+    Events {
+        /// Show new ones as they happen, until interrupted.
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// Print a completion script for a shell.
     #[command(
         after_help = "Example:\n  holdfast completions bash > /etc/bash_completion.d/holdfast"
@@ -185,15 +192,24 @@ pub(crate) enum Volume {
         read_only: bool,
     },
     /// List volumes.
-    #[command(visible_alias = "list")]
+    #[command(
+        visible_alias = "list",
+        after_help = "Examples:\n  holdfast volume ls\n  holdfast volume ls --json"
+    )]
     Ls,
     /// Show a volume.
+    #[command(
+        after_help = "Examples:\n  holdfast volume info web\n  holdfast volume info web --json"
+    )]
     Info {
         /// Its name.
         name: Name,
     },
     /// Move a volume and its snapshots to the trash.
-    #[command(visible_alias = "remove")]
+    #[command(
+        visible_alias = "remove",
+        after_help = "Examples:\n  holdfast volume rm web\n  holdfast volume rm web --force"
+    )]
     Rm {
         /// Its name.
         name: Name,
@@ -215,7 +231,10 @@ pub(crate) enum Volume {
         allow_data_loss: bool,
     },
     /// Give a volume another name.
-    #[command(visible_alias = "mv")]
+    #[command(
+        visible_alias = "mv",
+        after_help = "Example:\n  holdfast volume rename web www"
+    )]
     Rename {
         /// Its name.
         old: Name,
@@ -245,6 +264,7 @@ pub(crate) enum Volume {
         size: Option<u64>,
     },
     /// Set a volume back to a snapshot, in place. What was written since is lost.
+    #[command(after_help = "Example:\n  holdfast volume rollback web@before-upgrade")]
     Rollback {
         /// volume@snapshot.
         snapshot: VolumeRef,
@@ -278,11 +298,15 @@ pub(crate) enum Volume {
         force: bool,
     },
     /// What volumes and snapshots take, and what removing them would free.
+    #[command(after_help = "Examples:\n  holdfast volume du\n  holdfast volume du web web@daily")]
     Du {
         /// volume or volume@snapshot; all volumes if none is given.
         names: Vec<VolumeRef>,
     },
     /// Print the exact lines for QEMU, libvirt, fio and nbdinfo.
+    #[command(
+        after_help = "Examples:\n  holdfast volume connect web\n  holdfast volume connect web@daily"
+    )]
     Connect {
         /// volume or volume@snapshot.
         name: VolumeRef,
@@ -298,24 +322,32 @@ pub(crate) enum Snapshot {
         snapshot: VolumeRef,
     },
     /// List a volume's snapshots, oldest first.
-    #[command(visible_alias = "list")]
+    #[command(
+        visible_alias = "list",
+        after_help = "Example:\n  holdfast snapshot ls web"
+    )]
     Ls {
         /// The volume.
         volume: Name,
     },
     /// Remove snapshots, any, in any order.
-    #[command(visible_alias = "remove")]
+    #[command(
+        visible_alias = "remove",
+        after_help = "Example:\n  holdfast snapshot rm web@monday web@tuesday"
+    )]
     Rm {
         /// volume@snapshot.
         #[arg(required = true)]
         snapshots: Vec<VolumeRef>,
     },
     /// Set the volume back, in place. What was written since is lost; later snapshots stay.
+    #[command(after_help = "Example:\n  holdfast snapshot rollback web@before-upgrade")]
     Rollback {
         /// volume@snapshot.
         snapshot: VolumeRef,
     },
     /// Make a volume that begins as this snapshot.
+    #[command(after_help = "Example:\n  holdfast snapshot clone debian@golden web1")]
     Clone {
         /// volume@snapshot.
         snapshot: VolumeRef,
@@ -327,7 +359,7 @@ pub(crate) enum Snapshot {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Trash {
     /// List it.
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", after_help = "Example:\n  holdfast trash ls")]
     Ls,
     /// Bring a volume back.
     #[command(
@@ -341,27 +373,35 @@ pub(crate) enum Trash {
         name: Option<Name>,
     },
     /// Remove one for good.
+    #[command(after_help = "Example:\n  holdfast trash rm 17")]
     Rm {
         /// Its number, or its name if only one of that name is there.
         entry: String,
     },
     /// Remove all for good.
+    #[command(after_help = "Example:\n  holdfast trash empty")]
     Empty,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Store {
     /// Show the store and its budgets.
+    #[command(after_help = "Example:\n  holdfast store info")]
     Info,
     /// Show what it holds and takes.
+    #[command(after_help = "Example:\n  holdfast store df")]
     Df,
     /// Give back what nothing refers to.
+    #[command(
+        after_help = "Examples:\n  holdfast store collect --dry-run\n  holdfast store collect"
+    )]
     Collect {
         /// Only show what would be done.
         #[arg(long)]
         dry_run: bool,
     },
     /// Verify it; as `holdfast check`.
+    #[command(after_help = "Example:\n  holdfast store check --quick")]
     Check {
         /// Checksums only.
         #[arg(long)]
@@ -372,19 +412,22 @@ pub(crate) enum Store {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
     /// List jobs, the newest last.
-    #[command(visible_alias = "list")]
+    #[command(visible_alias = "list", after_help = "Example:\n  holdfast job ls")]
     Ls,
     /// Show one.
+    #[command(after_help = "Example:\n  holdfast job info 3")]
     Info {
         /// Its number.
         id: u64,
     },
     /// Wait for its end; exit code as of the command that began it.
+    #[command(after_help = "Example:\n  holdfast job wait 3")]
     Wait {
         /// Its number.
         id: u64,
     },
     /// End it.
+    #[command(after_help = "Example:\n  holdfast job cancel 3")]
     Cancel {
         /// Its number.
         id: u64,
@@ -394,6 +437,7 @@ pub(crate) enum Job {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Nbd {
     /// Show where it listens and who is connected.
+    #[command(after_help = "Example:\n  holdfast nbd status")]
     Status,
 }
 
@@ -420,6 +464,24 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn walk(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            for child in command.get_subcommands() {
+                walk(child, &path);
+            }
+            let help = command.get_after_help().map(ToString::to_string);
+            if command.get_subcommands().next().is_none() {
+                assert!(
+                    help.is_some_and(|text| text.contains("holdfast ")),
+                    "{path}"
+                );
+            }
+        }
+        walk(&Cli::command(), "");
     }
 
     #[test]

@@ -7,7 +7,11 @@ use hyper::{
     Method,
     body::{Bytes, Frame},
 };
-use std::io::{Read, Write};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read, Write},
+    os::fd::AsFd,
+};
 use tokio::sync::mpsc;
 use types::{Name, VolumeRef};
 
@@ -88,16 +92,20 @@ pub(crate) async fn download(
         bar.set_length(len);
     }
     let mut body = response.into_body();
-    let mut out = std::io::stdout().lock();
+    // Around the buffer that standard output has, which looks for line ends.
+    let mut out = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     while let Some(frame) = body.frame().await {
         let broken = |e: hyper::Error| Failure::internal(format!("the export broke off: {e}"));
         let Ok(data) = frame.map_err(broken)?.into_data() else {
             continue;
         };
-        out.write_all(&data)?;
+        match out.write_all(&data) {
+            // Who does not want to read on ends us quietly; the daemon notices.
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            written => written?,
+        }
         bar.inc(data.len() as u64);
     }
-    out.flush()?;
     bar.finish_and_clear();
     Ok(())
 }

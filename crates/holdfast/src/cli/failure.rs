@@ -15,6 +15,8 @@ pub(crate) struct Failure {
 const UNREACHABLE: u8 = 6;
 /// The user ended it.
 pub(crate) const INTERRUPTED: u8 = 130;
+/// A name is taken, something is in use or has ended, or must be allowed explicitly.
+pub(crate) const REFUSED: u8 = 4;
 /// Stored data is damaged.
 pub(crate) const DAMAGED: u8 = 5;
 
@@ -59,7 +61,7 @@ impl From<ApiError> for Failure {
         let code = match e.code {
             ErrorCode::Invalid => 2,
             ErrorCode::NotFound => 3,
-            ErrorCode::Conflict | ErrorCode::InUse | ErrorCode::Refused => 4,
+            ErrorCode::Conflict | ErrorCode::InUse | ErrorCode::Refused => REFUSED,
             ErrorCode::Damaged => DAMAGED,
             ErrorCode::Unavailable => UNREACHABLE,
             ErrorCode::NoSpace => 7,
@@ -83,6 +85,28 @@ impl From<std::io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exit_codes_are_as_documented() {
+        for (code, exit) in [
+            (ErrorCode::Internal, 1),
+            (ErrorCode::Invalid, 2),
+            (ErrorCode::NotFound, 3),
+            (ErrorCode::Conflict, 4),
+            (ErrorCode::InUse, 4),
+            (ErrorCode::Refused, 4),
+            (ErrorCode::Damaged, 5),
+            (ErrorCode::Unavailable, 6),
+            (ErrorCode::NoSpace, 7),
+            (ErrorCode::Cancelled, 130),
+        ] {
+            assert_eq!(
+                Failure::from(ApiError::new(code, "")).code,
+                exit,
+                "{code:?}"
+            );
+        }
+    }
 
     #[test]
     fn errors_are_one_line_with_what_to_do() {

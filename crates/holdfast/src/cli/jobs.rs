@@ -3,7 +3,7 @@
 use super::{
     args,
     client::Client,
-    failure::Failure,
+    failure::{self, Failure},
     output::{Output, duration, pairs, table, time},
 };
 use api_types::{Job, JobKind, JobState};
@@ -47,9 +47,13 @@ pub(crate) async fn follow(client: &Client, output: Output, job: Job) -> Result<
         advance(&bar, &job);
         tokio::select! {
             news = client.job(id, NEWS) => job = news?,
-            _ = tokio::signal::ctrl_c(), if !interrupted => {
+            // Who asks twice does not wait for the job to tidy up.
+            _ = tokio::signal::ctrl_c() => {
+                if interrupted {
+                    return Err(Failure::interrupted());
+                }
                 interrupted = true;
-                let _: Job = client.delete(&format!("/v1/jobs/{id}")).await?;
+                cancel(client, id).await?;
             }
         }
     }
@@ -59,6 +63,14 @@ pub(crate) async fn follow(client: &Client, output: Output, job: Job) -> Result<
         (JobState::Cancelled, _) => Err(Failure::interrupted()),
         (_, Some(e)) => Err(e.clone().into()),
         (_, None) => Err(Failure::internal("the job failed")),
+    }
+}
+
+/// Asks a job to stop; one that has ended meanwhile has its outcome shown as usual.
+async fn cancel(client: &Client, id: u64) -> Result<(), Failure> {
+    match client.delete::<Job>(&format!("/v1/jobs/{id}")).await {
+        Err(e) if e.code != failure::REFUSED => Err(e),
+        _ => Ok(()),
     }
 }
 

@@ -50,13 +50,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
             store::verdict(output, &report)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "holdfast",
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Man { dir } => write_manual(&dir),
         command => {
@@ -80,7 +76,7 @@ async fn ask(client: &Client, output: Output, command: Command) -> Result<(), Fa
         Command::Job(command) => jobs::run(client, output, command).await,
         Command::Nbd(command) => store::nbd(client, output, command).await,
         Command::Check(check) => store::check(client, output, check.quick).await,
-        Command::Events => store::events(client, output).await,
+        Command::Events { follow } => store::events(client, output, follow).await,
         Command::Init(_)
         | Command::Serve(_)
         | Command::Completions { .. }

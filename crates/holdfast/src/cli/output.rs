@@ -125,7 +125,7 @@ mod tests {
                 vec!["bcdef".into(), "10 GiB".into()],
             ],
         );
-        assert_eq!(text, "NAME      SIZE\na          1 B\nbcdef   10 GiB");
+        assert_eq!(text, "NAME     SIZE\na         1 B\nbcdef  10 GiB");
         assert_eq!(
             pairs(&[("id", "7".into()), ("name", "x".into())]),
             "id:   7\nname: x"

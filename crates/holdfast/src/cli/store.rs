@@ -231,27 +231,35 @@ pub(crate) async fn nbd(client: &Client, output: Output, command: args::Nbd) -> 
     })
 }
 
-/// `holdfast events`: until somebody ends it.
-pub(crate) async fn events(client: &Client, output: Output) -> Result<()> {
+/// `holdfast events`: what happened lately, or what happens until somebody ends it.
+pub(crate) async fn events(client: &Client, output: Output, follow: bool) -> Result<()> {
     let empty = Empty::new().map_err(|never| match never {}).boxed();
+    let path = if follow {
+        "/v1/events"
+    } else {
+        "/v1/events?since=0&follow=false"
+    };
     let mut body = client
-        .send(Method::GET, "/v1/events", None, empty)
+        .send(Method::GET, path, None, empty)
         .await?
         .into_body();
-    let mut text = String::new();
+    let mut pending = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame
-            .map_err(|e| Failure::internal(e.to_string()))?
-            .into_data()
-        else {
+        let broken = |e: hyper::Error| Failure::internal(format!("the stream broke off: {e}"));
+        let Ok(data) = frame.map_err(broken)?.into_data() else {
             continue;
         };
-        text.push_str(&String::from_utf8_lossy(&data));
-        while let Some((line, rest)) = text.split_once('\n') {
+        pending.extend_from_slice(&data);
+        // Whole lines only: what is left may end within a character.
+        let whole = pending
+            .iter()
+            .rposition(|&b| b == b'\n')
+            .map_or(0, |at| at + 1);
+        let lines: Vec<u8> = pending.drain(..whole).collect();
+        for line in String::from_utf8_lossy(&lines).lines() {
             if let Some(data) = line.strip_prefix("data:") {
                 show_event(output, data.trim())?;
             }
-            text = rest.to_owned();
         }
     }
     Ok(())
