@@ -60,13 +60,7 @@ fn lints() -> Result<()> {
 }
 
 fn documentation() -> Result<()> {
-    let mut doc = cargo(&[
-        "doc",
-        "--quiet",
-        "--workspace",
-        "--no-deps",
-        "--document-private-items",
-    ]);
+    let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
     show("cargo doc", doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
