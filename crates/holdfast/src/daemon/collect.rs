@@ -20,6 +20,8 @@ type Result<T> = std::result::Result<T, ApiError>;
 const GROWTH_MIN: u64 = 1 << 30;
 /// Nobody looks for garbage more often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// What removals left is collected so often, unasked, while there is space.
+const REMOVED_EVERY: Duration = Duration::from_secs(600);
 /// Lines of a plan that are worth sending.
 const PLAN_LINES_MAX: usize = 1000;
 
@@ -28,6 +30,9 @@ const PLAN_LINES_MAX: usize = 1000;
 pub(crate) struct Last {
     looked: Option<Duration>,
     stored: Option<u64>,
+    /// Something was removed since: there is garbage without growth.
+    removed: bool,
+    collected: Option<Duration>,
 }
 
 pub(crate) fn api_error(e: gc::Error) -> ApiError {
@@ -63,7 +68,13 @@ fn stored_bytes(packs: &PackStore) -> Result<u64> {
 }
 
 impl Daemon {
-    /// Whether the store grew enough, or space is scarce enough, to collect unasked.
+    /// Something was removed for good: the next collections will find garbage.
+    pub(crate) fn note_removal(&self) {
+        self.last_collect.lock().removed = true;
+    }
+
+    /// Whether the store grew enough, enough was removed, or space is scarce enough, to collect
+    /// unasked.
     pub(crate) fn collection_is_due(&self, space: SpaceLevel) -> bool {
         let now = self.env.clock.monotonic();
         let mut last = self.last_collect.lock();
@@ -76,7 +87,9 @@ impl Daemon {
         };
         let base = *last.stored.get_or_insert(stored);
         let growth = (base / 100 * u64::from(self.growth_percent)).max(GROWTH_MIN);
-        stored >= base + growth || (space >= SpaceLevel::Scarce && stored > base)
+        let since = last.collected.map_or(now, |at| now - at);
+        let removed = last.removed && (since >= REMOVED_EVERY || space >= SpaceLevel::Filling);
+        stored >= base + growth || removed || (space >= SpaceLevel::Scarce && stored > base)
     }
 
     pub(crate) fn collect_now(
@@ -93,7 +106,16 @@ impl Daemon {
             gc::collect(self.store.packs(), &*self.store, &options, work).map_err(api_error)?;
         if !request.dry_run {
             self.store.update_space();
-            self.last_collect.lock().stored = Some(stored_bytes(self.store.packs())?);
+            let stored = stored_bytes(self.store.packs())?;
+            let collected = Some(self.env.clock.monotonic());
+            let mut last = self.last_collect.lock();
+            *last = Last {
+                stored: Some(stored),
+                collected,
+                removed: false,
+                ..*last
+            };
+            drop(last);
             self.last_collect_ms
                 .store(self.env.clock.now().as_millis() as u64, Relaxed);
         }

@@ -275,6 +275,7 @@ impl Control for Daemon {
             let error = ApiError::new(ErrorCode::InUse, format!("'{r}' is being read by a client"));
             return Err(error.hint("disconnect it first; 'holdfast nbd status' lists clients"));
         }
+        self.note_removal();
         self.store
             .remove_snapshot(&volume, &snapshot)
             .map_err(convert::api_error)
@@ -283,6 +284,7 @@ impl Control for Daemon {
     fn rollback(&self, volume: &str, snapshot: &str) -> Result<Volume> {
         let (volume, snapshot) = (convert::name(volume)?, convert::name(snapshot)?);
         self.refuse_in_use(&volume, "rolled back")?;
+        self.note_removal();
         self.describe(
             self.store
                 .rollback(&volume, &snapshot)
@@ -314,6 +316,7 @@ impl Control for Daemon {
                 .store
                 .purge_volume(VolumeId(id))
                 .map_err(convert::api_error)?;
+            self.note_removal();
             Ok(convert::trash_entry(purged, 0))
         };
         ids.into_iter().map(purge).collect()

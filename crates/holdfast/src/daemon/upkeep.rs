@@ -50,6 +50,7 @@ fn round(daemon: &Daemon, stop: &Stop, level: &mut SpaceLevel) {
     match daemon.store.purge_expired() {
         Ok(purged) => {
             for volume in purged {
+                daemon.note_removal();
                 let subject = volume.name.to_string();
                 daemon.publish(
                     api_types::EventKind::VolumePurged,
