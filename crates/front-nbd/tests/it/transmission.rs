@@ -262,7 +262,7 @@ proptest! {
     #[test]
     fn a_pipeline_is_answered_completely(
         style in proptest::sample::select(&STYLES[..]),
-        ops in proptest::collection::vec((0u8..4, 0u64..300_000, 0usize..150_000, any::<u8>()), 1..40),
+        ops in proptest::collection::vec((0u8..4, 0u64..300_000, 0usize..120_000, any::<u8>()), 1..40),
         portion in 1usize..100_000,
     ) {
         let world = world();
@@ -300,7 +300,7 @@ proptest! {
             }
         }).unwrap();
         for (i, expected) in expected.into_iter().enumerate() {
-            // All of it is in memory: answered in order.
+            // All of it is in memory, and shorter than what is read beside others: answered in order.
             let answer = client.answer();
             prop_assert_eq!(answer.cookie, i as u64 + 1);
             prop_assert_eq!(answer.error, None);
