@@ -246,8 +246,8 @@ fn open_packs(
     };
     let cache = config.cache_bytes;
     let packs = pack::Config {
-        block_cache_bytes: cache / 16 * 11,
-        node_cache_bytes: cache / 16 * 4,
+        block_cache_bytes: cache / 16 * 12,
+        node_cache_bytes: cache / 16 * 3,
         header_cache_bytes: cache / 16,
         index_bytes: config.index_bytes,
     };

@@ -24,9 +24,9 @@ pub(crate) struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Memory {
-    /// For written data that is not in packs yet. Default: 1/16 of memory, at most 1 GiB.
+    /// For written data that is not in packs yet. Default: 1/16 of memory, at most 384 MiB.
     pub(crate) dirty: Option<Size>,
-    /// For caches. Default: 1/8 of memory, at most 16 GiB.
+    /// For caches. Default: 3/16 of memory, at most 16 GiB.
     pub(crate) cache: Option<Size>,
     /// For the deduplication index. Default: 1/32 of memory, at most 256 MiB.
     pub(crate) index: Option<Size>,
@@ -119,7 +119,7 @@ impl Config {
         set(&mut config.journal_bytes, self.disk.journal);
         set(&mut config.reserve_bytes, self.disk.reserve);
         config.destage_bytes = config.destage_bytes.min(config.dirty_bytes / 4);
-        config.flush_destage_bytes = config.flush_destage_bytes.min(config.journal_bytes / 4);
+        config.flush_destage_bytes = config.flush_destage_bytes.min(config.journal_bytes / 2);
         config
     }
 }
@@ -166,6 +166,6 @@ mod tests {
     fn defaults_fit_a_small_host() {
         let config = StoreConfig::for_memory(4 << 30);
         let all = config.dirty_bytes + config.cache_bytes + config.index_bytes;
-        assert!(all <= 1 << 30, "{all}");
+        assert!(all <= 5 << 28, "{all}");
     }
 }
