@@ -18,7 +18,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub(crate) struct WorkQueue {
     queue: Mutex<Queue>,
+    /// For destagers only: whoever is woken takes the volume.
     changed: Condvar,
+    /// For those who wait for time to pass.
+    closing: Condvar,
 }
 
 #[derive(Default)]
@@ -38,6 +41,7 @@ impl WorkQueue {
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
         self.changed.notify_all();
+        self.closing.notify_all();
     }
 
     /// The next volume; none after a tick without work. `Err` when closed.
@@ -60,7 +64,7 @@ impl WorkQueue {
     fn wait_closed(&self, time: Duration) -> bool {
         let mut queue = self.queue.lock();
         if !queue.closed {
-            self.changed.wait_for(&mut queue, time);
+            self.closing.wait_for(&mut queue, time);
         }
         queue.closed
     }
