@@ -15,16 +15,11 @@ mod unsynced;
 use brick::{Brick, Error, ErrorKind, PackStat, Space};
 use env::{Env, File, OpenOptions};
 use names::Names;
-use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use std::{
-    io,
-    ops::Range,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
-    },
+use std::{io, ops::Range, path::Path, sync::Arc};
+use sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 use types::{Epoch, PackId};
 use unsynced::Unsynced;

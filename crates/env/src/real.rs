@@ -19,9 +19,9 @@ use std::{
     os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+use sync::thread::{Builder, JoinHandle};
 
 /// Starts a named thread.
 ///
@@ -31,7 +31,7 @@ pub fn spawn<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    std::thread::Builder::new()
+    Builder::new()
         .name(name.to_owned())
         .stack_size(1 << 20)
         .spawn(body)

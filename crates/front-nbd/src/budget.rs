@@ -1,6 +1,6 @@
 //! How many bytes may be in flight.
 
-use parking_lot::{Condvar, Mutex};
+use sync::{Condvar, Mutex};
 
 /// Bytes in flight in the whole server.
 pub(crate) struct Budget {

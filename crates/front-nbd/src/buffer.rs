@@ -1,6 +1,6 @@
 //! Buffers that are used again.
 
-use parking_lot::Mutex;
+use sync::Mutex;
 
 /// Bytes that are zeroed only once: growing into room that was used before costs nothing.
 #[derive(Debug, Default)]

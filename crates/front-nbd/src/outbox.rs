@@ -15,14 +15,13 @@ use crate::{
     buffer::{Buffer, Recycler},
     socket::Socket,
 };
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     sync::Arc,
-    thread::JoinHandle,
     time::Duration,
 };
+use sync::{Condvar, Mutex, MutexGuard, thread::JoinHandle};
 
 /// Buffers given to one `sendmsg`.
 const PARTS: usize = 16;

@@ -1,7 +1,7 @@
 //! Threads for requests that wait.
 
-use parking_lot::{Condvar, Mutex};
-use std::{collections::VecDeque, io, sync::Arc, thread::JoinHandle};
+use std::{collections::VecDeque, io, sync::Arc};
+use sync::{Condvar, Mutex, thread::JoinHandle};
 
 /// Something to do that may wait, though never for a client.
 pub(crate) trait Task: Send + 'static {

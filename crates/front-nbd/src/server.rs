@@ -14,7 +14,6 @@ use crate::{
 };
 use block::Exports;
 use env::Env;
-use parking_lot::{Condvar, Mutex};
 use std::{
     collections::HashMap,
     io,
@@ -22,9 +21,9 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     sync::{Arc, OnceLock},
-    thread::JoinHandle,
     time::Duration,
 };
+use sync::{Condvar, Mutex, thread::JoinHandle};
 
 /// Serves exports to NBD clients. Dropping it ends it as [`shutdown`](Self::shutdown) does, without patience.
 pub struct Server {

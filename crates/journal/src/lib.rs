@@ -30,10 +30,10 @@ pub use error::{Error, ErrorKind};
 
 use env::Env;
 use format::journal::PAGE;
-use parking_lot::{Condvar, Mutex};
 use state::State;
 use std::{collections::VecDeque, path::Path, sync::Arc};
 use supply::{SegmentFile, Supply};
+use sync::{Condvar, Mutex};
 use types::{Block, BlockIndex, Epoch, Generation, JournalSeq, StoreId, VolumeId};
 use writer::{Begin, Writer};
 

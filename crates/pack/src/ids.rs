@@ -1,8 +1,8 @@
 //! Handing out pack ids.
 
 use crate::Error;
-use parking_lot::Mutex;
 use std::ops::Range;
+use sync::Mutex;
 use types::PackId;
 
 /// Reserves so many ids, durably: never to be given to anybody again, all above those reserved before.

@@ -5,7 +5,7 @@
 //! is said to be in, so entries may be stale. Tables of open addressing, a number of them so that growing
 //! one takes little memory and little time under its lock; each has its own k.
 
-use parking_lot::Mutex;
+use sync::Mutex;
 use types::Pointer;
 
 /// Bytes of an entry.

@@ -22,9 +22,9 @@
 //! Times of give-ups are forgotten when no look-up is left that began before them.
 
 use format::live::LiveBits;
-use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
+use sync::Mutex;
 use types::{PackId, Pointer};
 
 /// The state of the protocol.

@@ -5,10 +5,10 @@ use crate::{
 };
 use brick::Brick;
 use format::{Node, pack::PackHeader};
-use parking_lot::RwLock;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync::Cache};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
+use sync::RwLock;
 use types::{BLOCK_SIZE, Block, Codec, Epoch, PackId, Pointer, StoreId};
 
 /// Bounds of memory.

@@ -10,10 +10,10 @@
 //! segments, falls below the reserve. Nodes of block maps come out of the reserve.
 
 use crate::error::{Error, ErrorKind};
-use parking_lot::{Condvar, Mutex};
-use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    time::Duration,
+use std::time::Duration;
+use sync::{
+    Condvar, Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 /// Delays are gathered until they are worth a sleep.

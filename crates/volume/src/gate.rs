@@ -4,8 +4,10 @@
 //! noted the roots waits until everybody who came before is out: later readers use a root that it noted, or one
 //! made from it.
 
-use parking_lot::{Condvar, Mutex};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use sync::{
+    Condvar, Mutex,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
 
 /// Counts readers by the parity of the phase that they came in.
 #[derive(Default)]

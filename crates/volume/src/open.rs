@@ -15,8 +15,8 @@ use catalog::{Catalog, Change, IdKind, Properties, Settings};
 use catalog_redb::RedbCatalog;
 use env::{Env, LockError};
 use pack::PackStore;
-use parking_lot::{Mutex, RwLock};
 use std::{collections::HashMap, path::Path, sync::Arc};
+use sync::{Mutex, RwLock};
 use types::StoreId;
 
 /// What a new store is told.

@@ -14,16 +14,16 @@ use env::{Env, Lock};
 use gc::OwnedRoot;
 use journal::Journal;
 use pack::PackStore;
-use parking_lot::{Mutex, RwLock};
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    thread::JoinHandle,
+    sync::Arc,
     time::Duration,
+};
+use sync::{
+    Mutex, RwLock,
+    atomic::{AtomicU64, Ordering::Relaxed},
+    thread::JoinHandle,
 };
 use types::{Epoch, Name, Root, VolumeId, VolumeRef};
 
@@ -113,7 +113,7 @@ pub struct StoreStats {
 impl Shared {
     pub(crate) fn sleep(&self, time: Duration) {
         if self.config.background != Background::Inline {
-            std::thread::sleep(time);
+            sync::thread::sleep(time);
         }
     }
 

@@ -8,14 +8,14 @@ use crate::{
 };
 use catalog::{SnapshotRecord, VolumeRecord};
 use journal::Ticket;
-use parking_lot::{Mutex, RwLock};
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
+};
+use sync::{
+    Mutex, RwLock,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 use types::{Epoch, Generation, Root, VolumeId};
 

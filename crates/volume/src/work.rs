@@ -1,13 +1,12 @@
 //! Who destages in the background, and looks after time, space and the journal.
 
 use crate::{error::Error, store::Shared, volume::Volume};
-use parking_lot::{Condvar, Mutex};
 use std::{
     collections::VecDeque,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
-    thread::JoinHandle,
     time::Duration,
 };
+use sync::{Condvar, Mutex, thread::JoinHandle};
 
 /// How often somebody looks for what is due without being asked.
 const TICK: Duration = Duration::from_millis(250);

@@ -1,12 +1,12 @@
 //! Files that do as they are told to by a test.
 
 use env::{Env, File, Files, Lock, LockError, OpenOptions, Space};
-use parking_lot::{Condvar, Mutex};
 use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
+use sync::{Condvar, Mutex};
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Sync {

@@ -10,7 +10,6 @@ mod transmission;
 
 use block::{BlockDevice, DeviceInfo, Durability, Error, ErrorKind, Exports, Extent, MemoryDevice};
 use front_nbd::{Config, Server};
-use parking_lot::{Condvar, Mutex};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -18,6 +17,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use sync::{Condvar, Mutex};
 
 const SIZE: u64 = 64 << 20;
 
