@@ -2,6 +2,7 @@
 
 mod demo;
 mod install;
+mod soak;
 mod stage;
 mod test;
 mod tidy;
@@ -24,6 +25,8 @@ enum Task {
     Test(test::Options),
     /// Watch a Debian guest run from a clone, survive a snapshot and a rollback.
     Demo(demo::Options),
+    /// Tests that take as long as they are given: simulated machines by the thousand.
+    Soak(soak::Options),
     /// Compare the code with ARCHITECTURE.md.
     Tidy,
     /// Build or find the guest's image, and say where it is.
@@ -47,6 +50,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Tidy => tidy::run(),
         Task::Image => {
             install::for_guest()?;

@@ -1,0 +1,32 @@
+//! `cargo xtask soak`: the tests that take as long as they are given, on all cores, with an optimized build
+//! that has every check on.
+//!
+//! A failure ends it with the one command that does it again.
+
+mod binary;
+mod sim;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to run, and for how long.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Everything, one after the other, if none is named.
+    #[command(subcommand)]
+    soak: Option<Soak>,
+}
+
+#[derive(Subcommand)]
+enum Soak {
+    /// The whole engine on simulated disks: histories by seed.
+    Sim(sim::Options),
+}
+
+/// Runs one, or all with their defaults.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    match &options.soak {
+        Some(Soak::Sim(options)) => sim::run(options),
+        None => sim::run(&sim::Options::default()),
+    }
+}

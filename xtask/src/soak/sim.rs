@@ -1,0 +1,127 @@
+//! `cargo xtask soak sim`: random histories of whole stores on simulated machines, by seed.
+
+use super::binary::TestBinary;
+use crate::stage::stage;
+use anyhow::{Context, Result, bail};
+use e2e::stopwatch::Stopwatch;
+use parking_lot::Mutex;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Seeds that one process takes.
+const AT_ONCE: u64 = 50;
+/// Reports are this far apart.
+const REPORT: Duration = Duration::from_secs(15);
+const HISTORIES: &str = "random::random_histories_survive_restarts_kills_and_power_cuts";
+
+/// Which seeds.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// These seeds, the last one left out.
+    #[arg(long, value_name = "FIRST..LAST", value_parser = parse_range, default_value = "0..10000")]
+    seeds: Range<u64>,
+    /// Begin with the first of the seeds, and stop after so many minutes, wherever that is.
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            seeds: 0..10_000,
+            minutes: None,
+        }
+    }
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>> {
+    let (first, last) = text.split_once("..").context("FIRST..LAST")?;
+    Ok(first.parse()?..last.parse()?)
+}
+
+/// Runs them on all cores.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let binary = stage("build", || TestBinary::build("volume", "sim"))?;
+    stage("histories on simulated machines", || {
+        histories(&binary, options)
+    })
+}
+
+fn histories(binary: &TestBinary, options: &Options) -> Result<()> {
+    let last = match options.minutes {
+        Some(_) => u64::MAX,
+        None => options.seeds.end,
+    };
+    let limit = options.minutes.map(|n| Duration::from_secs(n * 60));
+    let work = Work {
+        next: AtomicU64::new(options.seeds.start),
+        last,
+        done: AtomicU64::new(0),
+        failure: Mutex::new(None),
+        watch: Stopwatch::start(),
+        limit: limit.unwrap_or(Duration::MAX),
+        reported: Mutex::new(Duration::ZERO),
+    };
+    let cores = std::thread::available_parallelism()?.get();
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| work.run(binary));
+        }
+    });
+    if let Some(failure) = work.failure.into_inner() {
+        bail!("{failure}");
+    }
+    println!("   {} histories", work.done.into_inner());
+    Ok(())
+}
+
+/// What the workers share.
+struct Work {
+    next: AtomicU64,
+    last: u64,
+    done: AtomicU64,
+    failure: Mutex<Option<String>>,
+    watch: Stopwatch,
+    limit: Duration,
+    reported: Mutex<Duration>,
+}
+
+impl Work {
+    fn run(&self, binary: &TestBinary) {
+        while !self.is_over() {
+            let first = self.next.fetch_add(AT_ONCE, Relaxed);
+            let last = first.saturating_add(AT_ONCE).min(self.last);
+            if first >= last {
+                return;
+            }
+            let seeds = [("HOLDFAST_SEEDS", format!("{first}..{last}"))];
+            match binary.run(HISTORIES, &seeds) {
+                Ok(None) => self.report(last - first),
+                Ok(Some(output)) => self.fail(output),
+                Err(error) => self.fail(format!("seeds {first}..{last}: {error:#}")),
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.watch.elapsed() >= self.limit || self.failure.lock().is_some()
+    }
+
+    /// The first failure is told: others are likely to be the same.
+    fn fail(&self, why: String) {
+        self.failure.lock().get_or_insert(why);
+    }
+
+    fn report(&self, count: u64) {
+        let done = self.done.fetch_add(count, Relaxed) + count;
+        let now = self.watch.elapsed();
+        let mut reported = self.reported.lock();
+        if now - *reported >= REPORT {
+            *reported = now;
+            println!("   {done} histories in {} s, all well", now.as_secs());
+        }
+    }
+}
