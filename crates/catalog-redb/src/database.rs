@@ -2,11 +2,13 @@
 
 use crate::{
     backend::FileBackend,
-    commit,
+    commit, fill,
     guard::{Cause, guarded},
     tables,
 };
-use catalog::{Catalog, Change, Error, ErrorKind, IdKind, Settings, SnapshotRecord, VolumeRecord};
+use catalog::{
+    Catalog, Change, Contents, Error, ErrorKind, IdKind, Settings, SnapshotRecord, VolumeRecord,
+};
 use env::{Env, OpenOptions};
 use parking_lot::RwLock;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, WriteTransaction};
@@ -67,6 +69,18 @@ impl RedbCatalog {
     /// # Errors
     /// [`ErrorKind::Exists`] if there is a file of this name already.
     pub fn create(env: &Env, path: &Path) -> Result<Self, Error> {
+        Self::create_with(env, path, &Contents::default())
+    }
+
+    /// Makes a catalog that has these contents.
+    ///
+    /// # Behavior
+    /// As [`create`](Self::create).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] if there is a file of this name already, [`ErrorKind::Corrupt`] if the contents are
+    /// not [sound](Contents::is_sound).
+    pub fn create_with(env: &Env, path: &Path, contents: &Contents) -> Result<Self, Error> {
         let io = |error: io::Error| Cause::from(redb::StorageError::Io(error)).into_error("create");
         if env.files.exists(path).map_err(io)? {
             return Err(Error::new(ErrorKind::Exists, "create"));
@@ -77,7 +91,7 @@ impl RedbCatalog {
         if env.files.exists(&unfinished).map_err(io)? {
             env.files.remove(&unfinished).map_err(io)?;
         }
-        guarded(|| make_empty(env, &unfinished)).map_err(|c| c.into_error("create"))?;
+        guarded(|| make(env, &unfinished, contents)).map_err(|c| c.into_error("create"))?;
         env.files.rename(&unfinished, path).map_err(io)?;
         env.files
             .sync_dir(path.parent().unwrap_or(Path::new("/")))
@@ -123,6 +137,7 @@ impl RedbCatalog {
         self.run(operation, |db| {
             let txn = begin_write(db)?;
             let result = body(&txn)?;
+            count_up(&txn, tables::COMMIT, 1, u64::MAX)?;
             txn.commit()?;
             Ok(result)
         })
@@ -230,6 +245,10 @@ impl Catalog for RedbCatalog {
         })
     }
 
+    fn contents(&self) -> Result<Contents, Error> {
+        self.read("contents", fill::contents)
+    }
+
     fn commit(&self, changes: &[Change]) -> Result<(), Error> {
         if changes.is_empty() {
             return Ok(());
@@ -280,7 +299,7 @@ fn begin_write(database: &Database) -> Result<WriteTransaction, Cause> {
     Ok(txn)
 }
 
-fn make_empty(env: &Env, path: &Path) -> Result<(), Cause> {
+fn make(env: &Env, path: &Path, contents: &Contents) -> Result<(), Cause> {
     let options = OpenOptions {
         write: true,
         create_new: true,
@@ -295,14 +314,7 @@ fn make_empty(env: &Env, path: &Path) -> Result<(), Cause> {
         .set_cache_size(CACHE_SIZE)
         .create_with_backend(backend)?;
     let txn = begin_write(&database)?;
-    txn.open_table(tables::SETTINGS)?;
-    txn.open_table(tables::VOLUMES)?;
-    txn.open_table(tables::NAMES)?;
-    txn.open_table(tables::SNAPSHOTS)?;
-    txn.open_table(tables::SNAPSHOT_NAMES)?;
-    let bytes = tables::counter_bytes(tables::FORMAT, tables::FORMAT_VERSION)?;
-    txn.open_table(tables::COUNTERS)?
-        .insert(tables::FORMAT, bytes.as_slice())?;
+    fill::fill(&txn, contents)?;
     txn.commit()?;
     Ok(())
 }

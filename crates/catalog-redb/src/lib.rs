@@ -30,11 +30,12 @@
 //! # What damage it cannot see
 //! The header says in one bit, without a checksum, which of two commits is the newer. After a crash
 //! nothing else does: if that bit is damaged, or the disk lost the header's last write, the catalog
-//! is whole and one commit old.
+//! is whole and one commit old. The counter of commits tells it from its copy (`catalog-copy`).
 
 mod backend;
 mod commit;
 mod database;
+mod fill;
 mod guard;
 mod record;
 mod tables;

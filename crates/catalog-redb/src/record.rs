@@ -9,7 +9,7 @@
 use crate::guard::Cause;
 use catalog::{Settings, SnapshotRecord, VolumeRecord};
 use serde::{Serialize, de::DeserializeOwned};
-use types::{Pointer, Root, SnapshotId, VolumeId};
+use types::{SnapshotId, VolumeId};
 
 /// Of the records that this program writes.
 pub(crate) const VERSION: u8 = 1;
@@ -54,7 +54,7 @@ impl Record for VolumeRecord {
         volume_key(self.id)
     }
     fn is_sound(&self) -> bool {
-        root_is_sound(self.root)
+        VolumeRecord::is_sound(self)
     }
 }
 
@@ -64,7 +64,7 @@ impl Record for SnapshotRecord {
         snapshot_key(self.volume, self.id)
     }
     fn is_sound(&self) -> bool {
-        self.root.is_none_or(root_is_sound)
+        SnapshotRecord::is_sound(self)
     }
 }
 
@@ -74,10 +74,6 @@ pub(crate) fn volume_key(id: VolumeId) -> Vec<u8> {
 
 pub(crate) fn snapshot_key(volume: VolumeId, id: SnapshotId) -> Vec<u8> {
     [volume.0.to_le_bytes(), id.0.to_le_bytes()].concat()
-}
-
-fn root_is_sound(root: Root) -> bool {
-    root.height <= 4 && Pointer::from_raw(root.pointer.to_raw()).is_some()
 }
 
 fn checksum(table: &str, key: &[u8], bytes: &[u8]) -> u32 {

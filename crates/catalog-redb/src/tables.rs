@@ -28,6 +28,8 @@ pub(crate) const COUNTERS: TableDefinition<'_, &str, Bytes> = TableDefinition::n
 
 /// The counter of the store's epoch.
 pub(crate) const STORE_EPOCH: &str = "store_epoch";
+/// The counter of commits: every one counts up.
+pub(crate) const COMMIT: &str = "commit";
 /// The counter that says which format the tables have.
 pub(crate) const FORMAT: &str = "format";
 /// The format that this program writes.
@@ -109,12 +111,23 @@ pub(crate) fn snapshots(
     table: &impl ReadableTable<(u64, u64), Bytes>,
     volume: VolumeId,
 ) -> Result<Vec<SnapshotRecord>, Cause> {
-    table
-        .range((volume.0, 0)..=(volume.0, u64::MAX))?
+    read_snapshots(table.range((volume.0, 0)..=(volume.0, u64::MAX))?)
+}
+
+/// Every snapshot, in order of volume and id.
+pub(crate) fn all_snapshots(
+    table: &impl ReadableTable<(u64, u64), Bytes>,
+) -> Result<Vec<SnapshotRecord>, Cause> {
+    read_snapshots(table.iter()?)
+}
+
+fn read_snapshots(range: redb::Range<'_, (u64, u64), Bytes>) -> Result<Vec<SnapshotRecord>, Cause> {
+    range
         .map(|entry| {
             let (key, bytes) = entry?;
-            let id = SnapshotId(key.value().1);
-            record::decode(&record::snapshot_key(volume, id), bytes.value())
+            let (volume, id) = key.value();
+            let key = record::snapshot_key(VolumeId(volume), SnapshotId(id));
+            record::decode(&key, bytes.value())
         })
         .collect()
 }

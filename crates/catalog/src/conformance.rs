@@ -1,7 +1,8 @@
 //! What every [`Catalog`] must do. An implementation's tests call [`suite`].
 
 use crate::{
-    Catalog, Change, ErrorKind, IdKind, Properties, Settings, SnapshotRecord, Trashed, VolumeRecord,
+    Catalog, Change, ErrorKind, IdKind, Properties, Settings, SnapshotRecord, Step, Trashed,
+    VolumeRecord,
 };
 use std::collections::HashSet;
 use types::{Codec, Epoch, Generation, Name, PackId, Pointer, Root, SnapshotId, VolumeId};
@@ -11,7 +12,7 @@ use types::{Codec, Epoch, Generation, Name, PackId, Pointer, Root, SnapshotId, V
 /// # Panics
 /// If the catalog does not conform.
 pub fn suite(make: &dyn Fn() -> Box<dyn Catalog>) {
-    let checks: [fn(&dyn Catalog); 16] = [
+    let checks: [fn(&dyn Catalog); 17] = [
         an_empty_catalog_is_empty,
         settings_are_replaced_by_version,
         volumes_keep_every_field,
@@ -28,6 +29,7 @@ pub fn suite(make: &dyn Fn() -> Box<dyn Catalog>) {
         lists_are_in_order_of_id,
         ids_and_epochs_only_grow,
         racing_writers_lose_nothing,
+        contents_are_everything_and_count_commits,
     ];
     for check in checks {
         check(&*make());
@@ -509,4 +511,31 @@ fn count_up(catalog: &dyn Catalog) -> bool {
             false
         }
     }
+}
+
+fn contents_are_everything_and_count_commits(catalog: &dyn Catalog) {
+    let mut expected = catalog.contents().expect("contents");
+    let mut take = |step: Step, done: &dyn Fn() -> bool| {
+        assert!(done(), "{step:?}");
+        expected.apply(&step).expect("a step that was taken");
+        assert_eq!(catalog.contents().expect("contents"), expected);
+    };
+    let changes = vec![
+        Change::PutSettings(Settings::default()),
+        Change::PutVolume(volume(3, "a")),
+        Change::PutSnapshot(snapshot(3, 7, "s")),
+    ];
+    take(Step::Commit(changes.clone()), &|| {
+        catalog.commit(&changes).is_ok()
+    });
+    take(Step::Reserve(IdKind::Pack, 5), &|| {
+        catalog.reserve(IdKind::Pack, 5).is_ok()
+    });
+    take(Step::Reserve(IdKind::Snapshot, 2), &|| {
+        catalog.reserve(IdKind::Snapshot, 2).is_ok()
+    });
+    take(Step::Epoch, &|| catalog.next_store_epoch().is_ok());
+    let refused = [Change::PutVolume(volume(3, "b"))];
+    assert!(catalog.commit(&refused).is_err() && catalog.commit(&[]).is_ok());
+    assert_eq!(catalog.contents().expect("contents"), expected);
 }

@@ -5,13 +5,15 @@
 //! made from and is refused if that is no longer the current one.
 
 pub mod conformance;
+mod contents;
 mod memory;
 
+pub use contents::{Contents, Step};
 pub use memory::MemoryCatalog;
 
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt, ops::Range, sync::Arc};
-use types::{Codec, Epoch, Generation, Name, Root, SnapshotId, VolumeId};
+use types::{Codec, Epoch, Generation, Name, Pointer, Root, SnapshotId, VolumeId};
 
 /// A store's catalog.
 ///
@@ -32,6 +34,8 @@ pub trait Catalog: Send + Sync {
     /// One snapshot by name.
     fn find_snapshot(&self, volume: VolumeId, name: &Name)
     -> Result<Option<SnapshotRecord>, Error>;
+    /// Everything, as of the last commit.
+    fn contents(&self) -> Result<Contents, Error>;
     /// Applies all changes or none.
     ///
     /// # Behavior
@@ -58,7 +62,7 @@ pub trait Catalog: Send + Sync {
 }
 
 /// What [`Catalog::reserve`] counts. All begin at 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum IdKind {
     /// [`types::PackId`].
     Pack,
@@ -70,7 +74,7 @@ pub enum IdKind {
 
 /// One change of a commit. A record's `version` says what it was made from: 0, it must not exist
 /// yet; else the stored version, which then grows by one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Makes or replaces the store-wide record.
     PutSettings(Settings),
@@ -191,6 +195,26 @@ pub struct VolumeRecord {
     pub origin: Option<String>,
     /// If it is in the trash.
     pub trashed: Option<Trashed>,
+}
+
+impl VolumeRecord {
+    /// Whether the parts make sense: what their own decoders do not check.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        root_is_sound(self.root)
+    }
+}
+
+impl SnapshotRecord {
+    /// Whether the parts make sense: what their own decoders do not check.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.root.is_none_or(root_is_sound)
+    }
+}
+
+fn root_is_sound(root: Root) -> bool {
+    root.height <= 4 && Pointer::from_raw(root.pointer.to_raw()).is_some()
 }
 
 /// When a volume was put into the trash and leaves it for good; milliseconds since the Unix epoch.

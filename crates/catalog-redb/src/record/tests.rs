@@ -3,7 +3,7 @@
 use super::*;
 use catalog::{ErrorKind, Properties, Trashed};
 use proptest::prelude::*;
-use types::{Codec, Epoch, Generation, PackId};
+use types::{Codec, Epoch, Generation, PackId, Pointer, Root};
 
 fn volume() -> VolumeRecord {
     VolumeRecord {

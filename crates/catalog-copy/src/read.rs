@@ -1,0 +1,95 @@
+//! What copies know.
+
+use crate::layout::{self, Copy};
+use catalog::{Contents, Step};
+use env::Env;
+use std::{collections::BTreeMap, io, path::Path};
+use types::StoreId;
+
+/// What the copies of a catalog know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The newest state that can be put together.
+    pub contents: Option<Contents>,
+    /// Whether that is surely the newest that there was: nothing behind it is damaged.
+    pub complete: bool,
+    /// Files that are no copies any more, in whole or in part.
+    pub damaged: Vec<String>,
+}
+
+/// Reads the copies in `dir`. That there is no such directory means that there are none.
+///
+/// # Errors
+/// If listing or reading fails.
+pub fn read(env: &Env, dir: &Path, store: StoreId) -> io::Result<Found> {
+    let mut copies: Vec<Copy> = Vec::new();
+    let mut found = Found {
+        complete: true,
+        ..Found::default()
+    };
+    for (_, name) in files(env, dir)? {
+        let bytes = env.files.read_all(&dir.join(&name))?;
+        let copy = layout::decode(store, &bytes);
+        // Only the newest file may end in the middle of a step, as a crash leaves it; it is still not known
+        // whether a crash did.
+        found.complete = copy.as_ref().is_some_and(|copy| copy.ends_well);
+        if copy
+            .as_ref()
+            .is_none_or(|copy| !copy.ends_well || copy.contents.is_none())
+        {
+            found.damaged.push(name);
+        }
+        copies.extend(copy);
+    }
+    let mut steps: BTreeMap<u64, Step> = BTreeMap::new();
+    let mut newest: Option<Contents> = None;
+    for copy in copies {
+        steps.extend(copy.steps);
+        let newer =
+            |contents: &Contents| newest.as_ref().is_none_or(|n| n.commit < contents.commit);
+        newest = copy.contents.filter(newer).or(newest);
+    }
+    let Some(mut contents) = newest else {
+        found.complete = false;
+        return Ok(found);
+    };
+    let base = contents.clone();
+    if let Err(last) = advance(&mut contents, &steps, u64::MAX) {
+        // The step after it makes no sense, and is half done.
+        contents = base;
+        let _ = advance(&mut contents, &steps, last);
+    }
+    let known = steps.keys().next_back().copied();
+    found.complete &= known.is_none_or(|known| known <= contents.commit);
+    found.contents = Some(contents);
+    Ok(found)
+}
+
+/// Takes the steps that follow, up to commit `limit`. The error is the last commit before a step that cannot be.
+fn advance(contents: &mut Contents, steps: &BTreeMap<u64, Step>, limit: u64) -> Result<(), u64> {
+    let from = contents.commit;
+    for (&commit, step) in steps.range(from.saturating_add(1)..) {
+        let before = contents.commit;
+        if commit != before.saturating_add(1) || commit > limit {
+            break;
+        }
+        contents.apply(step).map_err(|_| before)?;
+    }
+    Ok(())
+}
+
+/// The copies in a directory, the oldest first.
+pub(crate) fn files(env: &Env, dir: &Path) -> io::Result<Vec<(u64, String)>> {
+    if !env.files.exists(dir)? {
+        return Ok(Vec::new());
+    }
+    let names = env.files.list(dir)?;
+    let mut files: Vec<(u64, String)> = names
+        .iter()
+        .filter_map(|name| name.to_str())
+        .filter(|name| name.ends_with(".copy"))
+        .filter_map(|name| Some((layout::number(name)?, name.to_owned())))
+        .collect();
+    files.sort();
+    Ok(files)
+}
