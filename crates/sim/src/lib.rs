@@ -9,17 +9,26 @@
 //!                     unsynced sectors (512 B)            power cut: of each directory the first few
 //! ```
 //!
-//! The model is stricter than a real disk in places (a length may be kept without the data, a truncation
-//! in part), never kinder, except that of several unsynced writes to a sector only the last may be kept.
+//! The model is stricter than a real disk in places, never kinder. Of several unsynced writes to a sector any one
+//! may be what is kept, or none. A length may be kept without the data, one that the file had in passing, too; a
+//! truncation in part. Names: ext4 and xfs keep a prefix of all changes of names on the file system, and a sync of
+//! anything keeps all that went before it. Here each directory has a prefix of its own, the sync of a file does
+//! nothing for its name, and that of a directory nothing for others. Only a rename between two directories is in both
+//! or in neither.
+//!
+//! Beyond crashes there are [`Fault`]s: a disk that fails, and one that lies.
+//!
 //! The same seed and the same calls give the same run.
 
 mod clock;
+mod faults;
 mod files;
 mod image;
 mod random;
 mod tree;
 mod world;
 
+pub use faults::{Fault, Injection};
 pub use files::SimFiles;
 
 use clock::SimClock;
@@ -40,9 +49,10 @@ impl SimEnv {
     /// A machine with an empty disk; `seed` decides its randomness and its luck.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        let clock = Arc::new(SimClock::default());
         SimEnv {
-            world: Arc::new(Mutex::new(World::new(seed))),
-            clock: Arc::new(SimClock::default()),
+            world: Arc::new(Mutex::new(World::new(seed, Arc::clone(&clock)))),
+            clock,
             random: Arc::new(SimRandom::new(seed)),
         }
     }
@@ -77,7 +87,8 @@ impl SimEnv {
     }
 
     /// The machine dies in the `n`-th mutating I/O from now (1 is the next, 0 is at once): that one fails,
-    /// done or not, and so does everything after it until [`power_cut`](Self::power_cut).
+    /// done, not done or in part, and so does everything after it until [`power_cut`](Self::power_cut) or
+    /// [`kill`](Self::kill).
     pub fn crash_after(&self, n: u64) {
         self.world.lock().crash_after(n);
     }
@@ -88,9 +99,36 @@ impl SimEnv {
         self.world.lock().ios
     }
 
-    /// The next `sync_data` of any file fails, with some of its data durable.
+    /// The same calls have made the same I/Os, in the same order and with the same data, if this is the same.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.world.lock().trace()
+    }
+
+    /// A fault waits for its I/O; until the end of this life, or until it is [`heal`](Self::heal)ed.
+    pub fn inject(&self, injection: Injection) {
+        self.world.lock().faults.add(injection);
+    }
+
+    /// Faults that wait are forgotten. What they did stays.
+    pub fn heal(&self) {
+        self.world.lock().faults.clear();
+    }
+
+    /// How many I/Os were struck by faults so far.
+    #[must_use]
+    pub fn struck(&self) -> u64 {
+        self.world.lock().faults.struck
+    }
+
+    /// The next sync of any file fails: [`Fault::SyncError`].
     pub fn fail_next_sync(&self) {
-        self.world.lock().fail_next_sync = true;
+        self.inject(Injection {
+            fault: Fault::SyncError,
+            file: String::new(),
+            skip: 0,
+            times: 1,
+        });
     }
 
     /// Damages the lowest bit of the byte at `offset`, for readers and on the disk.
@@ -106,9 +144,9 @@ impl SimEnv {
         }
     }
 
-    /// The disk has `total` bytes; writes that need more fail with ENOSPC, having done nothing.
+    /// The disk has `total` bytes; writes that need more fail with ENOSPC, having done what there was space for.
     pub fn set_space(&self, total: u64) {
-        self.world.lock().space = total;
+        self.world.lock().space = Some(total);
     }
 
     /// Time passes.

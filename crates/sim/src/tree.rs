@@ -1,6 +1,9 @@
 //! Inodes and names, live and durable, and the directory operations between the two.
 
-use crate::{image::Image, random::Dice};
+use crate::{
+    image::{Image, PAGE},
+    random::Dice,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
@@ -159,6 +162,37 @@ impl Tree {
         self.pending.push(Pending { changes });
     }
 
+    /// A place that a misdirected write lands at: in the same file, or in one whose path has `part` in it.
+    pub(crate) fn elsewhere(
+        &mut self,
+        ino: Ino,
+        part: &str,
+        offset: u64,
+        dice: &mut Dice,
+    ) -> Option<(Ino, u64)> {
+        let mut files = vec![ino];
+        if dice.coin() {
+            self.files_below(ROOT, String::new(), part, &mut files);
+        }
+        let ino = files[dice.below(files.len() as u64) as usize];
+        let pages = self.image(ino).ok()?.len().div_ceil(PAGE);
+        let page = (pages > 0).then(|| dice.below(pages))?;
+        Some((ino, page * PAGE + offset % PAGE))
+    }
+
+    fn files_below(&self, dir: Ino, path: String, part: &str, found: &mut Vec<Ino>) {
+        let Some(Inode::Dir { live, .. }) = self.inodes.get(&dir) else {
+            return;
+        };
+        for (name, &ino) in live {
+            let path = format!("{path}/{}", name.display());
+            match self.inodes.get(&ino) {
+                Some(Inode::File { .. }) if path.contains(part) => found.push(ino),
+                _ => self.files_below(ino, path, part, found),
+            }
+        }
+    }
+
     pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let dir = self.lookup(path)?;
         self.names(dir)?;
@@ -261,7 +295,7 @@ impl Tree {
             Inode::File { image, handles } if *handles > 0 || named.contains(ino) => image.pages(),
             _ => 0,
         });
-        pages.sum::<u64>() * crate::image::PAGE
+        pages.sum::<u64>() * PAGE
     }
 }
 

@@ -1,45 +1,70 @@
 //! The machine: a tree of files, its power, its faults.
 
-use crate::{random::Dice, tree::Tree};
-use std::{collections::BTreeSet, io, path::PathBuf};
-
-/// Space of a disk that nobody has limited.
-const SPACE_DEFAULT: u64 = 1 << 40;
+use crate::{
+    clock::SimClock,
+    faults::{Fault, Faults, Injection, Kind},
+    image::SECTOR,
+    random::Dice,
+    tree::Tree,
+};
+use rustc_hash::FxHasher;
+use std::{
+    collections::BTreeSet,
+    hash::{Hash, Hasher},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub(crate) struct World {
     pub(crate) tree: Tree,
     pub(crate) dice: Dice,
-    pub(crate) space: u64,
+    /// Bytes of the disk, if anybody has limited them.
+    pub(crate) space: Option<u64>,
     pub(crate) locks: BTreeSet<PathBuf>,
-    pub(crate) fail_next_sync: bool,
+    pub(crate) faults: Faults,
     /// Grows when the process or the power dies: handles of a former life are refused.
     pub(crate) life: u64,
     /// Mutating I/Os so far.
     pub(crate) ios: u64,
+    /// Of all I/Os so far.
+    pub(crate) trace: FxHasher,
     /// The I/O, by that count, that the machine dies in.
     dies_at: Option<u64>,
+    clock: Arc<SimClock>,
 }
 
-/// Whether an I/O is done for the one who asked, or only perhaps.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// An I/O that somebody asks for.
+pub(crate) struct Io<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) path: &'a Path,
+    pub(crate) offset: u64,
+    pub(crate) data: &'a [u8],
+}
+
+/// What becomes of an I/O.
 pub(crate) enum Fate {
     /// Do it and say so.
     Done,
-    /// The machine dies in it: it may have been done, but nobody is told.
+    /// The machine dies in it: it may have been done, in part too, but nobody is told.
     Dying,
+    /// The disk fails or lies.
+    Struck(Injection),
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, clock: Arc<SimClock>) -> Self {
         World {
             tree: Tree::new(),
             dice: Dice::new(seed),
-            space: SPACE_DEFAULT,
+            space: None,
             locks: BTreeSet::new(),
-            fail_next_sync: false,
+            faults: Faults::default(),
             life: 0,
             ios: 0,
+            trace: FxHasher::default(),
             dies_at: None,
+            clock,
         }
     }
 
@@ -51,18 +76,45 @@ impl World {
         Ok(())
     }
 
-    /// Counts a mutating I/O.
-    pub(crate) fn mutate(&mut self, life: u64) -> io::Result<Fate> {
+    /// Notes an I/O, and decides on its fate.
+    pub(crate) fn begin(&mut self, life: u64, io: &Io<'_>) -> io::Result<Fate> {
         self.alive(life)?;
-        self.ios += 1;
-        Ok(match self.dies_at {
-            Some(at) if self.ios >= at => Fate::Dying,
-            _ => Fate::Done,
-        })
+        (io.kind, io.path, io.offset, io.data).hash(&mut self.trace);
+        if io.kind != Kind::Read {
+            self.ios += 1;
+            if self.dies_at.is_some_and(|at| self.ios >= at) {
+                return Ok(Fate::Dying);
+            }
+        }
+        let Some(met) = self.faults.meet(io.kind, io.path) else {
+            return Ok(Fate::Done);
+        };
+        if let Fault::Stall(time) = met.fault {
+            self.clock.advance(time);
+            return Ok(Fate::Done);
+        }
+        Ok(Fate::Struck(met))
+    }
+
+    /// How much of a write that is interrupted was done: nothing, all of it, or some first sectors.
+    pub(crate) fn some_of<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
+        let sectors = (data.len() / SECTOR) as u64;
+        let done = match self.dice.below(3) {
+            0 => 0,
+            1 => data.len(),
+            _ => self.dice.below(sectors + 1) as usize * SECTOR,
+        };
+        &data[..done]
     }
 
     pub(crate) fn crash_after(&mut self, n: u64) {
         self.dies_at = Some(self.ios + n);
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn free(&self) -> u64 {
+        self.space
+            .map_or(u64::MAX, |space| space.saturating_sub(self.tree.used()))
     }
 
     /// A new life on the same files.
@@ -70,25 +122,19 @@ impl World {
         self.life += 1;
         self.locks.clear();
         self.dies_at = None;
-        self.fail_next_sync = false;
+        self.faults.clear();
     }
 
     pub(crate) fn power_cut(&mut self) {
         self.restart();
         self.tree.power_cut(&mut self.dice);
     }
-}
 
-impl Fate {
-    /// What the one who asked is told of an I/O that was done.
-    pub(crate) fn told<T>(self, value: T) -> io::Result<T> {
-        match self {
-            Fate::Done => Ok(value),
-            Fate::Dying => Err(dead()),
-        }
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.finish()
     }
 }
 
-fn dead() -> io::Error {
+pub(crate) fn dead() -> io::Error {
     io::Error::other("simulated: this machine has lost its power")
 }

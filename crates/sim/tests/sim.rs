@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use env::{AlignedBuf, Env, File, LockError, OpenOptions};
-use sim::SimEnv;
+use sim::{Fault, Injection, SimEnv};
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 const NEW: OpenOptions = OpenOptions {
@@ -11,6 +11,7 @@ const NEW: OpenOptions = OpenOptions {
     create_new: true,
     direct: false,
 };
+const EIO: i32 = 5;
 const WRITE: OpenOptions = OpenOptions {
     write: true,
     create_new: false,
@@ -158,17 +159,135 @@ fn a_killed_process_loses_nothing_that_it_wrote() {
 
 #[test]
 fn after_a_failed_sync_the_next_does_not_help() {
-    let lost = (0..50).filter(|&seed| {
+    let mut outcomes = BTreeSet::new();
+    for seed in 0..50 {
         let sim = SimEnv::new(seed);
         let file = durable_file(&sim.env(), "/f", &[1; 512]);
         file.write_at(0, &[2; 512]).unwrap();
         sim.fail_next_sync();
         assert!(file.sync_data().is_err());
+        let mut seen = [0];
+        file.read_at(0, &mut seen).unwrap();
         file.sync_data().unwrap();
         sim.power_cut();
-        sim.env().files.read_all(Path::new("/f")).unwrap()[0] == 1
+        let kept = sim.env().files.read_all(Path::new("/f")).unwrap()[0];
+        outcomes.insert((seen[0], kept));
+    }
+    let all = [(1, 1), (2, 1), (2, 2)];
+    assert_eq!(outcomes, BTreeSet::from(all), "what is seen, what is kept");
+}
+
+#[test]
+fn of_several_unsynced_writes_any_one_may_be_kept() {
+    let mut kept = BTreeSet::new();
+    for seed in 0..200 {
+        let sim = SimEnv::new(seed);
+        let file = durable_file(&sim.env(), "/f", &[1; 512]);
+        for n in 2..=3 {
+            file.write_at(0, &vec![n; 512 * usize::from(n)]).unwrap();
+        }
+        sim.power_cut();
+        let bytes = sim.env().files.read_all(Path::new("/f")).unwrap();
+        kept.insert((bytes[0], bytes.len()));
+    }
+    let states: BTreeSet<u8> = kept.iter().map(|(first, _)| *first).collect();
+    let lens: BTreeSet<usize> = kept.iter().map(|(_, len)| *len).collect();
+    assert_eq!(states, BTreeSet::from([1, 2, 3]));
+    assert_eq!(lens, BTreeSet::from([512, 1024, 1536]));
+}
+
+#[test]
+fn a_killed_process_has_done_its_last_io_in_part() {
+    let (mut lens, mut names) = (BTreeSet::new(), BTreeSet::new());
+    for seed in 0..50 {
+        let sim = SimEnv::new(seed);
+        let env = sim.env();
+        let file = create(&env, "/f");
+        sim.crash_after(1);
+        assert!(file.write_at(0, &[1; 2048]).is_err());
+        assert!(file.sync_data().is_err(), "dead");
+        sim.kill();
+        let env = sim.env();
+        lens.insert(env.files.read_all(Path::new("/f")).unwrap().len());
+        sim.crash_after(1);
+        assert!(env.files.rename(Path::new("/f"), Path::new("/g")).is_err());
+        sim.kill();
+        names.insert(sim.env().files.exists(Path::new("/g")).unwrap());
+    }
+    assert_eq!(lens, BTreeSet::from([0, 512, 1024, 1536, 2048]));
+    assert_eq!(names, BTreeSet::from([false, true]));
+}
+
+fn struck(sim: &SimEnv, fault: Fault, skip: u64) {
+    let file = "/f".to_owned();
+    sim.inject(Injection {
+        fault,
+        file,
+        skip,
+        times: 1,
     });
-    assert!((10..45).contains(&lost.count()));
+}
+
+#[test]
+fn errors_strike_the_io_that_was_chosen() {
+    let sim = SimEnv::new(1);
+    let env = sim.env();
+    let file = durable_file(&env, "/f", &[1; 4096]);
+    let other = create(&env, "/other");
+    let mut byte = [0];
+    struck(&sim, Fault::ReadError, 1);
+    file.read_at(0, &mut byte).unwrap();
+    let error = file.read_at(0, &mut byte).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(EIO));
+    file.read_at(0, &mut byte).unwrap();
+    struck(&sim, Fault::WriteError, 0);
+    other.write_at(0, b"x").unwrap();
+    assert!(file.write_at(0, &[2; 4096]).is_err());
+    struck(&sim, Fault::NoSpace, 0);
+    let full = file.write_at(0, b"x").unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    struck(&sim, Fault::WriteError, 0);
+    assert!(env.files.remove(Path::new("/f")).is_err());
+    assert_eq!(sim.struck(), 4);
+    struck(&sim, Fault::WriteError, 0);
+    sim.heal();
+    file.write_at(0, b"x").unwrap();
+    let before = env.clock.now();
+    struck(&sim, Fault::Stall(Duration::from_secs(3)), 0);
+    file.sync_data().unwrap();
+    assert_eq!(env.clock.now() - before, Duration::from_secs(3));
+}
+
+/// What is read after a write of twos that a lying disk was given, in the same life and in the next.
+fn lied_to(fault: Fault, seed: u64) -> [Vec<u8>; 2] {
+    let sim = SimEnv::new(seed);
+    let file = durable_file(&sim.env(), "/f", &[1; 3 * 4096]);
+    struck(&sim, fault, 0);
+    file.write_at(4096, &[2; 4096]).unwrap();
+    file.sync_data().unwrap();
+    let mut seen = vec![0; 3 * 4096];
+    file.read_at(0, &mut seen).unwrap();
+    sim.power_cut();
+    [seen, sim.env().files.read_all(Path::new("/f")).unwrap()]
+}
+
+#[test]
+fn a_disk_that_lies_says_that_all_is_well() {
+    let pages = |bytes: &[u8]| [bytes[0], bytes[4096], bytes[8192]];
+    let (mut lost, mut misdirected) = (BTreeSet::new(), BTreeSet::new());
+    for seed in 0..50 {
+        lost.insert(lied_to(Fault::Lost, seed).map(|bytes| pages(&bytes)));
+        let [_, then] = lied_to(Fault::Misdirected, seed);
+        misdirected.insert(pages(&then));
+        let [seen, then] = lied_to(Fault::Flipped, seed);
+        let wrong = then[4096..8192].iter().map(|b| (b ^ 2).count_ones());
+        assert_eq!(wrong.sum::<u32>(), 1);
+        assert_eq!(seen, then);
+    }
+    let all_lost = [[[1; 3]; 2], [[1, 2, 1], [1; 3]]];
+    assert_eq!(lost, BTreeSet::from(all_lost));
+    let elsewhere = [[2, 1, 1], [1, 1, 2], [1, 2, 1]];
+    assert_eq!(misdirected, BTreeSet::from(elsewhere));
 }
 
 #[test]
@@ -179,8 +298,9 @@ fn space_is_counted_and_given_back() {
     let file = durable_file(&env, "/f", &[1; 3 * 4096]);
     let error = file.write_at(3 * 4096, &[1; 8192]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(file.len().unwrap(), 4 * 4096, "what there was space for");
     file.punch_hole(0, 8192).unwrap();
-    assert_eq!(file.allocated().unwrap(), 4096);
+    assert_eq!(file.allocated().unwrap(), 8192);
     file.write_at(3 * 4096, &[1; 8192]).unwrap();
     env.files.remove(Path::new("/f")).unwrap();
     assert_eq!(
@@ -234,10 +354,14 @@ fn the_same_seed_gives_the_same_run() {
         sim.env().random.fill(&mut bytes);
         file.write_at(0, &bytes).unwrap();
         sim.power_cut();
-        sim.env().files.read_all(Path::new("/f")).unwrap()
+        (
+            sim.env().files.read_all(Path::new("/f")).unwrap(),
+            sim.trace(),
+        )
     };
     assert_eq!(run(7), run(7));
-    assert_ne!(run(7), run(8));
+    assert_ne!(run(7).0, run(8).0);
+    assert_ne!(run(7).1, run(8).1);
 }
 
 #[test]
