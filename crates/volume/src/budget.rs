@@ -5,11 +5,13 @@
 //! less beyond. Nobody is refused while the store has space: at the end of the budget writers wait for the
 //! drain.
 //!
-//! Space is watched in the same place: what is accepted must find room when it is destaged, so a
-//! writer is refused when what is free, less what is dirty already and what the journal has yet to make of its
-//! segments, falls below the reserve. Nodes of block maps come out of the reserve.
+//! Near the end of the brick's space the budget is what is sure to find room there, see the module `space`:
+//! the same slowing, and in the end a refusal.
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    space::{Space, SpaceLevel},
+};
 use std::time::Duration;
 use sync::{
     Condvar, Mutex,
@@ -20,18 +22,16 @@ use sync::{
 const SLEEP_MIN: Duration = Duration::from_micros(500);
 /// No single write is delayed for longer before it looks again.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
+/// Who waits for the drain looks again so often, whatever it hears.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 /// The drain is thought to be at least this fast, bytes per second.
 const DRAIN_MIN: f64 = 4e6;
 
 /// How much is dirty, and how fast it drains.
 pub(crate) struct Budget {
     limit: u64,
-    reserve: u64,
+    pub(crate) space: Space,
     dirty: AtomicU64,
-    free: AtomicU64,
-    total: AtomicU64,
-    /// Of the free bytes, those that the journal may still take.
-    promised: AtomicU64,
     /// Bytes per second, as an f64's bits.
     drain: AtomicU64,
     debt_ns: AtomicU64,
@@ -53,47 +53,33 @@ pub struct Pressure {
     pub total: u64,
     /// Free bytes below which writers are refused.
     pub reserve: u64,
-}
-
-/// How full the brick is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SpaceLevel {
-    /// Less than 70 %.
-    Ample,
-    /// 70 % or more.
-    Filling,
-    /// 85 % or more.
-    Scarce,
-    /// 95 % or more, or writers are being refused.
-    Full,
-}
-
-impl Pressure {
     /// How full the brick is.
-    #[must_use]
-    pub fn space(&self) -> SpaceLevel {
-        let taken = self.total.saturating_sub(self.free) as f64 / self.total.max(1) as f64;
-        if taken >= 0.95 || self.free < self.reserve {
-            SpaceLevel::Full
-        } else if taken >= 0.85 {
-            SpaceLevel::Scarce
-        } else if taken >= 0.70 {
-            SpaceLevel::Filling
-        } else {
-            SpaceLevel::Ample
-        }
-    }
+    pub level: SpaceLevel,
+}
+
+/// What a request does to the store's space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Takes some.
+    Space,
+    /// Gives some back, so that it is never refused: nodes of the map come out of the reserve.
+    Memory,
+}
+
+/// What a writer does while it waits.
+pub(crate) trait Waiter {
+    /// Lets time pass.
+    fn sleep(&self, time: Duration);
+    /// Sees to it that something drains; `false` if it did so itself and need not wait.
+    fn drain(&self) -> Result<bool, Error>;
 }
 
 impl Budget {
     pub(crate) fn new(limit: u64, reserve: u64) -> Self {
         Budget {
             limit,
-            reserve,
+            space: Space::new(reserve),
             dirty: AtomicU64::new(0),
-            free: AtomicU64::new(u64::MAX),
-            total: AtomicU64::new(u64::MAX),
-            promised: AtomicU64::new(0),
             drain: AtomicU64::new(200e6f64.to_bits()),
             debt_ns: AtomicU64::new(0),
             full: Mutex::new(()),
@@ -106,15 +92,15 @@ impl Budget {
         Pressure {
             dirty: self.dirty.load(Relaxed),
             dirty_limit: self.limit,
-            free: self.free.load(Relaxed),
-            total: self.total.load(Relaxed),
-            reserve: self.kept(),
+            free: self.space.free(),
+            total: self.space.total(),
+            reserve: self.space.kept(),
+            level: self.space.level(),
         }
     }
 
-    /// Free bytes that are not for writers.
-    fn kept(&self) -> u64 {
-        self.reserve.saturating_add(self.promised.load(Relaxed))
+    pub(crate) fn dirty(&self) -> u64 {
+        self.dirty.load(Relaxed)
     }
 
     /// A layer grew or shrank.
@@ -130,6 +116,10 @@ impl Budget {
     pub(crate) fn release(&self, bytes: u64) {
         let before = self.dirty.fetch_sub(bytes, Relaxed);
         debug_assert!(before >= bytes, "released more than was charged");
+        self.wake();
+    }
+
+    fn wake(&self) {
         let _guard = self.full.lock();
         self.drained.notify_all();
     }
@@ -145,50 +135,75 @@ impl Budget {
             .store((old * 0.7 + rate * 0.3).to_bits(), Relaxed);
     }
 
-    /// What there is, and what of it the journal may still take.
-    pub(crate) fn set_space(&self, space: brick::Space, promised: u64) {
-        self.promised.store(promised, Relaxed);
-        self.free.store(space.free, Relaxed);
-        self.total.store(space.total, Relaxed);
+    /// See [`Space::set`]; writers look again.
+    pub(crate) fn set_space(&self, space: brick::Space, promised: u64, held: u64) {
+        self.space.set(space, promised, held);
+        self.wake();
     }
 
     /// Writers need not wait any more: the store is closing.
     pub(crate) fn close(&self) {
         self.closed.store(true, Relaxed);
-        let _guard = self.full.lock();
-        self.drained.notify_all();
+        self.wake();
     }
 
-    /// Whether `bytes` more would find room on the brick.
-    pub(crate) fn check_space(&self, bytes: u64) -> Result<(), Error> {
-        let needed = self
-            .dirty
-            .load(Relaxed)
-            .saturating_add(bytes)
-            .saturating_add(self.kept());
-        if self.free.load(Relaxed) >= needed {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::NoSpace,
-            "the store is full; remove volumes or snapshots and collect, or add space",
-        ))
+    /// Dirty bytes that may be now.
+    pub(crate) fn limit_now(&self) -> u64 {
+        self.limit.min(self.space.dirty_limit())
     }
 
     /// How full the budget is, 0 to 1 and beyond.
     pub(crate) fn fill(&self) -> f64 {
-        self.dirty.load(Relaxed) as f64 / self.limit as f64
+        self.fill_of(self.limit_now())
+    }
+
+    fn fill_of(&self, limit: u64) -> f64 {
+        match self.dirty.load(Relaxed) {
+            0 => 0.0,
+            dirty => dirty as f64 / limit.max(1) as f64,
+        }
     }
 
     /// How long a writer of `bytes` should wait now, if at all, at this fill and drain.
     fn delay(fill: f64, bytes: u64, drain: f64) -> Duration {
-        let ramp = (fill - 0.5).max(0.0) / 0.25;
+        let ramp = ((fill - 0.5).max(0.0) / 0.25).min(2.0);
         Duration::from_secs_f64(bytes as f64 / drain.max(DRAIN_MIN) * ramp * ramp)
     }
 
-    /// Slows a writer down as the budget fills; returns when `bytes` may be written.
-    pub(crate) fn admit(&self, bytes: u64, sleep: impl Fn(Duration)) {
-        let fill = self.fill();
+    /// Slows a writer down as the budget and the space fill; returns when `bytes` may be written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSpace`] if they would find no room even with nothing else dirty; those of the waiter.
+    pub(crate) fn admit(&self, bytes: u64, need: Need, waiter: &impl Waiter) -> Result<(), Error> {
+        self.slow_down(bytes, need, waiter);
+        while !self.closed.load(Relaxed) {
+            if need == Need::Space {
+                self.check_space(bytes)?;
+            }
+            if self.has_room(bytes, need) {
+                break;
+            }
+            if waiter.drain()? {
+                let mut guard = self.full.lock();
+                if !self.has_room(bytes, need) {
+                    self.drained.wait_for(&mut guard, WAIT_MAX);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn slow_down(&self, bytes: u64, need: Need, waiter: &impl Waiter) {
+        let limit = if need == Need::Space {
+            let held_back = self.space.delay(bytes);
+            if !held_back.is_zero() {
+                waiter.sleep(held_back);
+            }
+            self.limit_now()
+        } else {
+            self.limit
+        };
+        let fill = self.fill_of(limit);
         if fill <= 0.5 {
             return;
         }
@@ -198,19 +213,60 @@ impl Budget {
         if owed >= SLEEP_MIN.as_nanos() as u64 {
             // Whoever takes the debt pays it for all: writers share one pace.
             let debt = Duration::from_nanos(self.debt_ns.swap(0, Relaxed));
-            sleep(debt.min(SLEEP_MAX));
+            waiter.sleep(debt.min(SLEEP_MAX));
         }
-        let mut guard = self.full.lock();
-        while self.fill() >= 1.0 && !self.closed.load(Relaxed) {
-            self.drained
-                .wait_for(&mut guard, Duration::from_millis(100));
+    }
+
+    fn has_room(&self, bytes: u64, need: Need) -> bool {
+        let dirty = self.dirty.load(Relaxed);
+        let finds_room = || dirty.saturating_add(bytes) <= self.space.dirty_limit();
+        dirty < self.limit && (need == Need::Memory || finds_room())
+    }
+
+    /// Whether `bytes` would find room on the brick with nothing else dirty.
+    pub(crate) fn check_space(&self, bytes: u64) -> Result<(), Error> {
+        if bytes <= self.space.dirty_limit() {
+            return Ok(());
         }
+        Err(Error::new(
+            ErrorKind::NoSpace,
+            "the store is full; remove volumes or snapshots and collect, or add space",
+        ))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
+
+    /// Drains what it is told to, and remembers what it slept.
+    struct Drains<'a> {
+        budget: &'a Budget,
+        bytes: u64,
+        slept: RefCell<Duration>,
+    }
+
+    impl Waiter for Drains<'_> {
+        fn sleep(&self, time: Duration) {
+            *self.slept.borrow_mut() += time;
+        }
+        fn drain(&self) -> Result<bool, Error> {
+            if self.bytes == 0 {
+                return Err(Error::new(ErrorKind::Io, "nothing drains"));
+            }
+            self.budget.release(self.bytes);
+            Ok(false)
+        }
+    }
+
+    fn drains(budget: &Budget, bytes: u64) -> Drains<'_> {
+        Drains {
+            budget,
+            bytes,
+            slept: RefCell::default(),
+        }
+    }
 
     #[test]
     fn writers_are_slowed_smoothly() {
@@ -220,45 +276,69 @@ mod tests {
         let at_the_pace_of_the_drain = Duration::from_secs_f64((1 << 20) as f64 / 100e6);
         assert_eq!(delay(0.75), at_the_pace_of_the_drain);
         assert!(delay(0.6) < delay(0.7) && delay(0.9) > at_the_pace_of_the_drain);
+        assert_eq!(delay(f64::INFINITY), at_the_pace_of_the_drain * 4);
     }
 
     #[test]
     fn what_is_accepted_finds_room() {
-        let budget = Budget::new(100, 50);
+        let budget = Budget::new(1000, 50);
         let space = |free| brick::Space { total: 1000, free };
-        budget.set_space(space(200), 0);
-        assert!(budget.check_space(150).is_ok());
+        let refused = |bytes| {
+            let admitted = budget.admit(bytes, Need::Space, &drains(&budget, 0));
+            admitted.err().map(|e| e.kind())
+        };
+        // Room for 150, of which half is for nodes.
+        budget.set_space(space(200), 0, 0);
+        assert_eq!(refused(75), None);
+        assert_eq!(refused(76), Some(ErrorKind::NoSpace));
         budget.charge(0, 30);
-        assert_eq!(
-            budget.check_space(150).unwrap_err().kind(),
-            ErrorKind::NoSpace
-        );
-        assert!(budget.check_space(120).is_ok());
-        budget.release(30);
-        assert!(budget.check_space(150).is_ok());
-        budget.set_space(space(200), 20);
+        // It has room once what is dirty has drained: this one waits.
+        assert_eq!(refused(75), Some(ErrorKind::Io));
+        assert!(budget.admit(75, Need::Space, &drains(&budget, 30)).is_ok());
+        assert_eq!(budget.pressure().dirty, 0);
+        // What the journal may still take is not for writers.
+        budget.set_space(space(200), 20, 0);
         assert_eq!(budget.pressure().reserve, 70);
-        assert!(budget.check_space(131).is_err());
-        assert!(budget.check_space(130).is_ok());
-        budget.set_space(space(180), 0);
-        assert!(budget.check_space(130).is_ok());
+        assert_eq!(refused(66), Some(ErrorKind::NoSpace));
+        assert_eq!(refused(65), None);
     }
 
     #[test]
-    fn space_has_levels() {
-        let level = |free| {
-            Pressure {
-                dirty: 0,
-                dirty_limit: 1,
-                free,
-                total: 100,
-                reserve: 2,
-            }
-            .space()
+    fn who_gives_space_back_is_never_refused() {
+        let budget = Budget::new(1000, 50);
+        budget.set_space(
+            brick::Space {
+                total: 1000,
+                free: 0,
+            },
+            0,
+            0,
+        );
+        budget.charge(0, 999);
+        assert!(budget.admit(64, Need::Memory, &drains(&budget, 0)).is_ok());
+        budget.charge(0, 1);
+        let full = budget.admit(64, Need::Memory, &drains(&budget, 0));
+        assert_eq!(full.map_err(|e| e.kind()), Err(ErrorKind::Io));
+    }
+
+    #[test]
+    fn writers_are_slowed_before_they_are_refused() {
+        let budget = Budget::new(1 << 30, 1 << 20);
+        let slept = |room: u64| {
+            let total = 1 << 40;
+            budget.set_space(
+                brick::Space {
+                    total,
+                    free: (1 << 20) + room,
+                },
+                0,
+                0,
+            );
+            let waiter = drains(&budget, 0);
+            budget.admit(4096, Need::Space, &waiter).unwrap();
+            waiter.slept.into_inner()
         };
-        assert_eq!(level(50), SpaceLevel::Ample);
-        assert_eq!(level(30), SpaceLevel::Filling);
-        assert_eq!(level(15), SpaceLevel::Scarce);
-        assert_eq!(level(5), SpaceLevel::Full);
+        assert_eq!(slept(1 << 20), Duration::ZERO);
+        assert!(slept(1 << 19) < slept(1 << 17) && slept(1 << 17) < slept(1 << 14));
     }
 }

@@ -39,7 +39,8 @@ const MIB: u64 = 1 << 20;
 impl Config {
     /// The defaults for a machine with so much memory: a sixteenth of it for dirty data (16 MiB to
     /// 384 MiB: more would make flushes and snapshots under load wait longer), three sixteenths for
-    /// caches (32 MiB to 16 GiB), a thirty-second for the index (16 to 256 MiB).
+    /// caches (32 MiB to 16 GiB), a thirty-second for the index (16 to 256 MiB). Of the disk, what one of 8 GiB or
+    /// more has room for; see [`on_disk`](Self::on_disk).
     #[must_use]
     pub fn for_memory(memory_bytes: u64) -> Self {
         Config {
@@ -52,6 +53,19 @@ impl Config {
             destage_after: Duration::from_secs(5),
             reserve_bytes: 256 * MIB,
             background: Background::Threads(2),
+        }
+    }
+
+    /// The same with a journal and a reserve that a file system of so many bytes has room for: a sixteenth of it
+    /// (16 to 512 MiB), and a thirty-second (8 to 256 MiB).
+    #[must_use]
+    pub fn on_disk(self, disk_bytes: u64) -> Self {
+        let journal_bytes = (disk_bytes / 16).clamp(16 * MIB, 512 * MIB);
+        Config {
+            journal_bytes,
+            flush_destage_bytes: self.flush_destage_bytes.min(journal_bytes / 2),
+            reserve_bytes: (disk_bytes / 32).clamp(8 * MIB, 256 * MIB),
+            ..self
         }
     }
 
@@ -76,5 +90,24 @@ impl Default for Config {
     /// For a machine with 4 GiB.
     fn default() -> Self {
         Config::for_memory(4096 * MIB)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_gives_scales_with_it() {
+        let of = |disk: u64| {
+            let config = Config::default().on_disk(disk * MIB);
+            (config.journal_bytes / MIB, config.reserve_bytes / MIB)
+        };
+        assert_eq!(of(256), (16, 8));
+        assert_eq!(of(1024), (64, 32));
+        assert_eq!(of(8192), (512, 256));
+        assert_eq!(of(1 << 24), (512, 256));
+        let small = Config::default().on_disk(256 * MIB);
+        assert_eq!(small.flush_destage_bytes, 8 * MIB);
     }
 }

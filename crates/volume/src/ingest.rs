@@ -69,10 +69,8 @@ impl Ingest<'_> {
     pub fn write(&mut self, blocks: &[(BlockIndex, Arc<Block>)]) -> Result<(), Error> {
         let stored = || blocks.iter().filter(|(_, block)| !is_zero_block(block));
         let contents: Vec<Arc<Block>> = stored().map(|(_, block)| Arc::clone(block)).collect();
-        self.store
-            .shared
-            .budget
-            .check_space((contents.len() * types::BLOCK_SIZE) as u64)?;
+        let budget = &self.store.shared.budget;
+        budget.check_space(budget.dirty() + (contents.len() * types::BLOCK_SIZE) as u64)?;
         let pointers = self.writer.write_blocks(&contents)?;
         self.writes
             .extend(stored().map(|&(index, _)| index).zip(pointers));

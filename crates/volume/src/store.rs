@@ -117,20 +117,25 @@ impl Shared {
         }
     }
 
-    /// A head of this size is destaged: less when the budget is shared by many volumes.
+    /// A head of this size is destaged: less when the budget is shared by many volumes, or small.
     pub(crate) fn destage_threshold(&self) -> u64 {
-        if self.budget.fill() > 0.5 {
-            self.config.destage_bytes.min(self.config.dirty_bytes / 16)
+        let (limit, fill) = (self.budget.limit_now(), self.budget.fill());
+        let share = if fill < 0.5 {
+            limit / 4
+        } else if fill < 0.9 {
+            limit / 16
         } else {
-            self.config.destage_bytes
-        }
+            // Writers are about to wait: whatever there is.
+            1
+        };
+        self.config.destage_bytes.min(share.max(1))
     }
 
     pub(crate) fn update_space(&self) {
         let journal = self.journal.stats();
         let promised = journal.capacity.saturating_sub(journal.allocated);
         match self.brick.space() {
-            Ok(space) => self.budget.set_space(space, promised),
+            Ok(space) => self.budget.set_space(space, promised, 0),
             Err(e) => tracing::warn!(error = ?e, "cannot tell how much space is left"),
         }
     }

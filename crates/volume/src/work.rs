@@ -1,6 +1,6 @@
 //! Who destages in the background, and looks after time, space and the journal.
 
-use crate::{error::Error, store::Shared, volume::Volume};
+use crate::{config::Background, error::Error, store::Shared, volume::Volume};
 use std::{
     collections::VecDeque,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
@@ -143,6 +143,19 @@ impl Volume {
 }
 
 impl Shared {
+    /// Has everything that is dirty destaged, for writers who wait for it. Answers whether others do it.
+    pub(crate) fn drain(&self) -> Result<bool, Error> {
+        let inline = self.config.background == Background::Inline;
+        for volume in self.open_volumes() {
+            if inline {
+                while volume.destage_due(true)? {}
+            } else if volume.is_due() {
+                self.work.push(&volume);
+            }
+        }
+        Ok(!inline)
+    }
+
     /// While the journal is more than half full, destages whoever keeps its oldest segment.
     pub(crate) fn relieve_journal(&self) -> Result<(), Error> {
         // One step a generation: bounded, whatever others write meanwhile.

@@ -1,20 +1,33 @@
 //! The way of a write: into the head generation, and answered.
 
 use crate::{
+    budget::{Need, Waiter},
     error::{Error, ErrorKind},
     read::{Piece, pieces},
     volume::{State, Volume},
 };
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 use types::{BLOCK_SIZE, Block};
 
 /// Blocks that are set under one hold of the lock: readers wait for no more.
 const BLOCKS_AT_ONCE: usize = 256;
+/// What a zeroed range takes of the budget, about.
+const RANGE: u64 = 64;
+
+impl Waiter for Arc<Volume> {
+    fn sleep(&self, time: Duration) {
+        self.shared.sleep(time);
+    }
+
+    fn drain(&self) -> Result<bool, Error> {
+        self.shared.drain()
+    }
+}
 
 impl Volume {
     /// Writes `data` at `offset`; range and permission were checked.
     pub(crate) fn write(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<(), Error> {
-        self.admit(data.len() as u64)?;
+        self.admit(data.len() as u64, Need::Space)?;
         let end = offset + data.len() as u64;
         let mut whole: Vec<(u64, Arc<Block>)> = Vec::with_capacity(data.len() / BLOCK_SIZE);
         for piece in pieces(offset, data.len()) {
@@ -78,12 +91,12 @@ impl Volume {
     }
 
     fn zero_blocks(self: &Arc<Self>, blocks: Range<u64>, limit: u64) -> Result<(), Error> {
-        self.shared.budget.admit(0, |time| self.shared.sleep(time));
+        self.admit(RANGE, Need::Memory)?;
         self.change_head(limit, |state| state.head.zero(blocks))
     }
 
     fn zero_piece(self: &Arc<Self>, piece: &Piece, limit: u64) -> Result<(), Error> {
-        self.admit(BLOCK_SIZE as u64)?;
+        self.admit(BLOCK_SIZE as u64, Need::Space)?;
         self.merge(piece, limit, |part| part.fill(0))
     }
 
@@ -119,12 +132,8 @@ impl Volume {
     }
 
     /// Waits until the budget and the space allow for `bytes` more.
-    fn admit(&self, bytes: u64) -> Result<(), Error> {
-        self.shared.budget.check_space(bytes)?;
-        self.shared
-            .budget
-            .admit(bytes, |time| self.shared.sleep(time));
-        Ok(())
+    fn admit(self: &Arc<Self>, bytes: u64, need: Need) -> Result<(), Error> {
+        self.shared.budget.admit(bytes, need, self)
     }
 
     /// Changes the head under the lock, keeps the accounts, and sees to it that it is destaged in time.

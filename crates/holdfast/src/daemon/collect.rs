@@ -20,7 +20,7 @@ type Result<T> = std::result::Result<T, ApiError>;
 const GROWTH_MIN: u64 = 1 << 30;
 /// Nobody looks for garbage more often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// What removals left is collected so often, unasked, while there is space.
+/// What removals left is collected so often, unasked, while there is space; what discards left, when there is none.
 const REMOVED_EVERY: Duration = Duration::from_secs(600);
 /// Lines of a plan that are worth sending.
 const PLAN_LINES_MAX: usize = 1000;
@@ -70,7 +70,10 @@ fn stored_bytes(packs: &PackStore) -> Result<u64> {
 impl Daemon {
     /// Something was removed for good: the next collections will find garbage.
     pub(crate) fn note_removal(&self) {
-        self.last_collect.lock().removed = true;
+        let mut last = self.last_collect.lock();
+        last.removed = true;
+        // Who waits for space waits for the next round only.
+        last.looked = None;
     }
 
     /// Whether the store grew enough, enough was removed, or space is scarce enough, to collect
@@ -89,7 +92,10 @@ impl Daemon {
         let growth = (base / 100 * u64::from(self.growth_percent)).max(GROWTH_MIN);
         let since = last.collected.map_or(now, |at| now - at);
         let removed = last.removed && (since >= REMOVED_EVERY || space >= SpaceLevel::Filling);
-        stored >= base + growth || removed || (space >= SpaceLevel::Scarce && stored > base)
+        // Nothing grows where writers are refused, but guests discard.
+        let discarded = space == SpaceLevel::Full && since >= REMOVED_EVERY;
+        let scarce = space >= SpaceLevel::Scarce && stored > base;
+        stored >= base + growth || removed || discarded || scarce
     }
 
     pub(crate) fn collect_now(
@@ -298,14 +304,15 @@ pub(crate) fn check_closed(
     request: &CheckRequest,
     work: Work<'_>,
 ) -> Result<CheckReport> {
+    let dir = std::path::absolute(dir)
+        .map_err(|e| ApiError::new(ErrorCode::Invalid, format!("{}: {e}", dir.display())))?;
+    let env = env::Env::real();
     // The journal's size is the default one: another would change its segments.
     let config = volume::Config {
         background: volume::Background::Inline,
-        ..volume::Config::for_memory(1 << 30)
+        ..volume::Config::for_memory(1 << 30).on_disk(super::serve::disk_bytes(&env, &dir))
     };
-    let dir = std::path::absolute(dir)
-        .map_err(|e| ApiError::new(ErrorCode::Invalid, format!("{}: {e}", dir.display())))?;
-    let store = Store::open(&env::Env::real(), &dir, config).map_err(convert::api_error)?;
+    let store = Store::open(&env, &dir, config).map_err(convert::api_error)?;
     // What is damaged or full is checked all the more: the journal keeps what cannot be destaged.
     if let Err(e) = store.settle_all() {
         tracing::warn!(error = ?e, "not everything could be destaged before the check");

@@ -36,9 +36,9 @@ pub(crate) struct Memory {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Disk {
-    /// For the journal. Default: 512 MiB.
+    /// For the journal. Default: 1/16 of the file system, 16 to 512 MiB.
     pub(crate) journal: Option<Size>,
-    /// Left to deleting and collecting. Default: 256 MiB.
+    /// Left to deleting and collecting. Default: 1/32 of the file system, 8 to 256 MiB.
     pub(crate) reserve: Option<Size>,
 }
 
@@ -105,9 +105,9 @@ impl Config {
         toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
     }
 
-    /// The store's part.
-    pub(crate) fn store(&self) -> StoreConfig {
-        let mut config = StoreConfig::for_memory(machine_memory());
+    /// The store's part, on a file system of so many bytes.
+    pub(crate) fn store(&self, disk_bytes: u64) -> StoreConfig {
+        let mut config = StoreConfig::for_memory(machine_memory()).on_disk(disk_bytes);
         let set = |field: &mut u64, size: Option<Size>| {
             if let Some(size) = size {
                 *field = size.0;
@@ -150,7 +150,7 @@ mod tests {
     fn sizes_have_suffixes_and_unknown_entries_are_errors() {
         let config: Config =
             toml::from_str("[memory]\ncache = '2G'\n[nbd]\nthreads = 4\n").unwrap();
-        assert_eq!(config.store().cache_bytes, 2 << 30);
+        assert_eq!(config.store(1 << 40).cache_bytes, 2 << 30);
         assert_eq!(
             config.nbd,
             Nbd {
@@ -160,6 +160,17 @@ mod tests {
         );
         assert!(toml::from_str::<Config>("[memory]\ncash = '2G'").is_err());
         assert!(toml::from_str::<Config>("[memory]\ncache = 'much'").is_err());
+    }
+
+    #[test]
+    fn what_is_said_holds_on_any_disk() {
+        let config: Config = toml::from_str("[disk]\njournal = '64M'\nreserve = '5M'\n").unwrap();
+        let store = config.store(256 << 20);
+        assert_eq!(
+            (store.journal_bytes, store.reserve_bytes),
+            (64 << 20, 5 << 20)
+        );
+        assert_eq!(Config::default().store(256 << 20).journal_bytes, 16 << 20);
     }
 
     #[test]

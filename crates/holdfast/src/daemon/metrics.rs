@@ -81,8 +81,8 @@ fn store(registry: &mut Registry, daemon: &Daemon) {
     gauge(
         registry,
         "space_level",
-        "0 ample, 1 from 70 %, 2 from 85 %, 3 from 95 %",
-        pressure.space() as u64,
+        "0 ample, 1 from 70 %, 2 from 85 %, 3 from 95 % or when writers are refused",
+        pressure.level as u64,
     );
     gauge(
         registry,

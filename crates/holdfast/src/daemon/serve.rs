@@ -54,8 +54,9 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let config = Config::load(options.config.as_deref())?;
     raise_file_limit();
     let dir = std::path::absolute(&options.dir)?;
+    let config_of_store = config.store(disk_bytes(&env, &dir));
     let store =
-        Arc::new(Store::open(&env, &dir, config.store()).map_err(super::convert::api_error)?);
+        Arc::new(Store::open(&env, &dir, config_of_store).map_err(super::convert::api_error)?);
     tracing::info!(store = %dir.display(), recovery_ms = store.stats().recovery.as_millis() as u64, "store open");
     let sockets = Sockets::inherited();
     let ours: Vec<&PathBuf> = [
@@ -101,6 +102,11 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     closed?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// The size of the file system that a store is on; a large one where there is no telling.
+pub(crate) fn disk_bytes(env: &env::Env, dir: &Path) -> u64 {
+    env.files.space(dir).map_or(u64::MAX, |space| space.total)
 }
 
 fn start_nbd(

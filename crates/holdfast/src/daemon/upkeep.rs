@@ -62,7 +62,7 @@ fn round(daemon: &Daemon, stop: &Stop, level: &mut SpaceLevel) {
         Err(e) => tracing::error!(error = ?e, "the trash could not be emptied"),
     }
     let pressure = daemon.store.stats().pressure;
-    let now = pressure.space();
+    let now = pressure.level;
     if now != *level {
         let message = match now {
             SpaceLevel::Ample => "less than 70 % of the store's file system is taken",
@@ -70,7 +70,9 @@ fn round(daemon: &Daemon, stop: &Stop, level: &mut SpaceLevel) {
             SpaceLevel::Scarce => {
                 "85 % of the store's file system is taken: remove volumes or add space"
             }
-            SpaceLevel::Full => "95 % of the store's file system is taken: writers will be refused",
+            SpaceLevel::Full => {
+                "the store's file system is full, or writers are about to be refused: remove volumes and collect, or add space"
+            }
         };
         tracing::warn!(free = pressure.free, total = pressure.total, "{message}");
         daemon.publish(api_types::EventKind::Space, String::new(), message);
