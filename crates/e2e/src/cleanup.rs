@@ -110,6 +110,17 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// Leaves the directory where it is, for good.
+    #[must_use]
+    pub fn leave(self) -> PathBuf {
+        lock().paths.retain(|path| path != &self.path);
+        let path = self.path.clone();
+        std::mem::forget(self);
+        path
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         hold_if_interrupted();

@@ -5,12 +5,14 @@ use crate::{
     paths,
     process::{Finished, Process, command, finish, tail},
     stopwatch::poll,
+    tools,
 };
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -22,6 +24,8 @@ const CLI_LIMIT: Duration = Duration::from_secs(300);
 pub struct Daemon {
     program: PathBuf,
     arguments: Vec<String>,
+    /// What the program is started by, if not by itself.
+    wrapper: Vec<String>,
     // Before the directory: the process must be gone when its directory goes.
     process: Option<Process>,
     scratch: Scratch,
@@ -50,8 +54,37 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::new`].
     pub fn in_directory(scratch: Scratch, arguments: &[&str]) -> Result<Self> {
+        Self::wrapped(scratch, Vec::new(), arguments)
+    }
+
+    /// A new store in `scratch` that has a file system of its own, ext4, of `mib` MiB. It is mounted where only
+    /// the daemon sees it and goes with it, however it ends. Needs root.
+    ///
+    /// # Errors
+    /// As [`Daemon::new`], and if file systems cannot be made and mounted here.
+    pub fn on_a_disk_of(scratch: Scratch, mib: u32, arguments: &[&str]) -> Result<Self> {
+        let disk = scratch.path().join("disk.raw");
+        std::fs::File::create(&disk)?.set_len(u64::from(mib) << 20)?;
+        let store = scratch.path().join("store");
+        std::fs::create_dir(&store)?;
+        let mut mke2fs = command(tools::find("mke2fs").context("mke2fs is missing")?);
+        mke2fs.args(["-q", "-t", "ext4", "-F"]).arg(&disk);
+        crate::process::run("mke2fs", &mut mke2fs, CLI_LIMIT)?;
+        // `init` wants an empty directory.
+        let script = r#"mount -o loop "$0" "$1" && rm -rf "$1/lost+found" && shift && exec "$@""#;
+        let mut wrapper: Vec<String> = ["unshare", "--mount", "sh", "-c", script]
+            .map(str::to_owned)
+            .into();
+        for path in [&disk, &store] {
+            wrapper.push(path.to_str().context("a path that is no text")?.to_owned());
+        }
+        Self::wrapped(scratch, wrapper, arguments)
+    }
+
+    fn wrapped(scratch: Scratch, wrapper: Vec<String>, arguments: &[&str]) -> Result<Self> {
         let mut daemon = Daemon {
             program: paths::holdfast()?,
+            wrapper,
             arguments: arguments
                 .iter()
                 .map(|&argument| argument.to_owned())
@@ -60,7 +93,7 @@ impl Daemon {
             scratch,
         };
         let store = daemon.store();
-        let mut init = command(&daemon.program);
+        let mut init = daemon.command();
         crate::process::run("holdfast init", init.arg("init").arg(store), CLI_LIMIT)?;
         daemon.start()?;
         Ok(daemon)
@@ -118,12 +151,34 @@ impl Daemon {
     /// # Errors
     /// It does not; its log is in the error.
     pub fn start(&mut self) -> Result<()> {
+        self.spawn()?;
+        let up = poll(START_LIMIT, || {
+            let process = self.process.as_mut().context("no process")?;
+            if let Some(status) = process.ended()? {
+                self.process = None;
+                bail!(
+                    "the daemon ended at once ({status}):\n{}",
+                    tail(&self.log(), 15)
+                );
+            }
+            let answers = |path: PathBuf| UnixStream::connect(path).is_ok();
+            Ok(answers(self.socket()) && answers(self.nbd_socket()))
+        })?;
+        ensure!(up, "the daemon does not answer:\n{}", tail(&self.log(), 15));
+        Ok(())
+    }
+
+    /// Starts the daemon and does not wait for anything.
+    ///
+    /// # Errors
+    /// It runs, or cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon runs already");
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.scratch.path().join("daemon.log"))?;
-        let mut serve = command(&self.program);
+        let mut serve = self.command();
         serve
             .arg("serve")
             .arg(self.store())
@@ -137,20 +192,20 @@ impl Daemon {
             .stdout(log.try_clone()?)
             .stderr(log)
             .stdin(Stdio::null());
-        let mut process = Process::start("holdfast serve", &mut serve)?;
-        let up = poll(START_LIMIT, || {
-            if let Some(status) = process.ended()? {
-                bail!(
-                    "the daemon ended at once ({status}):\n{}",
-                    tail(&self.log(), 15)
-                );
-            }
-            let answers = |path: PathBuf| UnixStream::connect(path).is_ok();
-            Ok(answers(self.socket()) && answers(self.nbd_socket()))
-        })?;
-        ensure!(up, "the daemon does not answer:\n{}", tail(&self.log(), 15));
-        self.process = Some(process);
+        self.process = Some(Process::start("holdfast serve", &mut serve)?);
         Ok(())
+    }
+
+    /// The program, where its store is.
+    fn command(&self) -> Command {
+        match self.wrapper.split_first() {
+            None => command(&self.program),
+            Some((first, rest)) => {
+                let mut command = command(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+        }
     }
 
     /// Kills the daemon with SIGKILL.
@@ -159,14 +214,36 @@ impl Daemon {
         self.process = None;
     }
 
+    /// Sends the daemon a signal, and does not wait for what it does.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
+    }
+
+    /// Waits until the daemon, which was sent a signal, has ended.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let mut process = self.process.take().context("the daemon does not run")?;
+        process.wait(STOP_LIMIT)
+    }
+
+    /// Kills the daemon and leaves its directory to whoever wants to look at it.
+    #[must_use]
+    pub fn leave(self) -> PathBuf {
+        drop(self.process);
+        self.scratch.leave()
+    }
+
     /// Ends the daemon with SIGTERM.
     ///
     /// # Errors
     /// It does not end in time, or not well.
     pub fn stop(&mut self) -> Result<()> {
-        let mut process = self.process.take().context("the daemon does not run")?;
-        process.terminate();
-        let status = process.wait(STOP_LIMIT)?;
+        self.signal(Signal::TERM);
+        let status = self.wait()?;
         ensure!(
             status.success(),
             "the daemon ended with {status}:\n{}",

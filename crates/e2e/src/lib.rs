@@ -19,3 +19,4 @@ pub mod qemu;
 pub mod recipe;
 pub mod stopwatch;
 pub mod tools;
+pub mod torture;

@@ -93,9 +93,10 @@ impl Process {
         status.with_context(|| format!("{} has not ended after {limit:?}", self.name))
     }
 
-    /// Asks it to end, with SIGTERM.
-    pub fn terminate(&self) {
-        let _ = kill_process(self.pid(), Signal::TERM);
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        // It fails if the process has ended, and then there is nobody to tell.
+        let _ = kill_process(self.pid(), signal);
     }
 
     /// Kills it and its group with SIGKILL and waits until it is gone.
