@@ -4,6 +4,7 @@
 //! A failure ends it with the one command that does it again.
 
 mod binary;
+mod kills;
 mod sim;
 
 use anyhow::Result;
@@ -21,12 +22,18 @@ pub(crate) struct Options {
 enum Soak {
     /// The whole engine on simulated disks: histories by seed.
     Sim(sim::Options),
+    /// The real daemon, killed at random moments under load.
+    Kills(kills::Options),
 }
 
 /// Runs one, or all with their defaults.
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.soak {
         Some(Soak::Sim(options)) => sim::run(options),
-        None => sim::run(&sim::Options::default()),
+        Some(Soak::Kills(options)) => kills::run(options),
+        None => {
+            sim::run(&sim::Options::default())?;
+            kills::run(&kills::Options::default())
+        }
     }
 }

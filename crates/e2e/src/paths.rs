@@ -1,7 +1,10 @@
 //! Where things are.
 
 use anyhow::{Result, bail};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 /// Directory of the workspace.
 #[must_use]
@@ -29,6 +32,14 @@ pub fn cache() -> PathBuf {
     }
 }
 
+/// From now on the program under test is the one that was built with this profile.
+pub fn use_profile(name: &'static str) {
+    // Who comes second has said the same.
+    let _ = PROFILE.set(name);
+}
+
+static PROFILE: OnceLock<&'static str> = OnceLock::new();
+
 /// The program under test: `HOLDFAST_BIN`, or what `cargo build` last made.
 ///
 /// # Errors
@@ -36,7 +47,9 @@ pub fn cache() -> PathBuf {
 pub fn holdfast() -> Result<PathBuf> {
     let path = match std::env::var_os("HOLDFAST_BIN") {
         Some(path) => PathBuf::from(path),
-        None => target().join("debug/holdfast"),
+        None => target()
+            .join(PROFILE.get().unwrap_or(&"debug"))
+            .join("holdfast"),
     };
     if !path.is_file() {
         bail!(

@@ -12,6 +12,23 @@ const RUN_LIMIT: Duration = Duration::from_secs(3600);
 /// Lines of a failed run that are shown.
 const LINES_SHOWN: usize = 40;
 
+/// Compiles the daemon with the `soak` profile, unless `HOLDFAST_BIN` names one to be used.
+pub(crate) fn build_daemon() -> Result<()> {
+    if std::env::var_os("HOLDFAST_BIN").is_none() {
+        let build = [
+            "build",
+            "--quiet",
+            "--profile",
+            "soak",
+            "--package",
+            "holdfast",
+        ];
+        run("cargo build", &mut cargo(&build), BUILD_LIMIT)?;
+        e2e::paths::use_profile("soak");
+    }
+    Ok(())
+}
+
 /// A compiled test binary.
 pub(crate) struct TestBinary(PathBuf);
 
