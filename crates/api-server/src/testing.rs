@@ -1,10 +1,10 @@
 //! A daemon in memory: volumes are names and bytes, long work goes on until it is let go.
 
 use api_types::{
-    ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, ContentReader,
-    ContentWriter, Control, CreateSnapshot, CreateVolume, ErrorCode, ExportRequest, ImportRequest,
-    NbdStatus, Restore, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Verdict, Volume,
-    VolumeUsage, Work,
+    ApiError, ByteRange, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect,
+    ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DamagedPack, ErrorCode,
+    ExportRequest, ImportRequest, Lost, NbdStatus, Repair, RepairKind, RepairOutcome, Restore,
+    Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Verdict, Volume, VolumeUsage, Work,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, io, time::Duration};
@@ -210,14 +210,39 @@ impl Control for FakeControl {
         })
     }
 
-    fn check(&self, _: &CheckRequest, work: Work<'_>) -> Result<CheckReport, ApiError> {
+    fn check(&self, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport, ApiError> {
         self.pass(work)?;
         let mut report = CheckReport::default();
         if *self.damaged.lock() {
             report.verdict = Verdict::Damaged;
-            report
-                .damaged_packs
-                .push("pack 1: a frame's checksum is wrong".into());
+            report.damaged_packs.push(DamagedPack {
+                pack: "0000000000000001".into(),
+                blocks: 4,
+                reason: "a frame's checksum is wrong".into(),
+            });
+            let range = ByteRange {
+                offset: 4096,
+                len: 16384,
+            };
+            report.lost.push(Lost {
+                owner: "web".into(),
+                bytes: 16384,
+                ranges: vec![range],
+                more: false,
+            });
+        }
+        if request.repair {
+            report.repairs.push(Repair {
+                what: RepairKind::Orphan,
+                subject: "0000000000000009".into(),
+                action: "remove".into(),
+                outcome: if request.dry_run {
+                    RepairOutcome::Planned
+                } else {
+                    RepairOutcome::Done
+                },
+                error: None,
+            });
         }
         Ok(report)
     }

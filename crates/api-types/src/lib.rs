@@ -4,19 +4,21 @@
 //! share these types, so that none can drift from the others. Sizes are bytes, times are
 //! milliseconds since the Unix epoch, unless a name says otherwise.
 
+mod check;
 mod control;
 mod error;
 mod jobs;
 mod report;
 mod volumes;
 
+pub use check::{
+    ByteRange, CheckReport, CheckRequest, DamagedPack, Lost, Older, Repair, RepairKind,
+    RepairOutcome, Verdict,
+};
 pub use control::{ContentReader, ContentWriter, Control, Work};
 pub use error::{ApiError, ErrorBody, ErrorCode};
 pub use jobs::{Event, EventKind, Job, JobKind, JobState};
-pub use report::{
-    CheckReport, CheckRequest, CollectReport, CollectRequest, Connection, DamagedRange, NbdStatus,
-    StoreInfo, StoreUsage, Verdict,
-};
+pub use report::{CollectReport, CollectRequest, Connection, NbdStatus, StoreInfo, StoreUsage};
 pub use volumes::{
     Connect, CreateSnapshot, CreateVolume, ExportRequest, ImportRequest, Restore, Rollback,
     Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,

@@ -168,6 +168,13 @@ impl PackHeader {
         Ok(TABLES_AT + fixed.frames * ENTRY_LEN)
     }
 
+    /// Which pack an object says that it is: what [`decode`](Self::decode) may find sound, whatever its name.
+    #[must_use]
+    pub fn claimed(page: &[u8]) -> Option<PackId> {
+        let id = bytes::u64_at(page, 16)?;
+        (1..PackId::LIMIT).contains(&id).then_some(PackId(id))
+    }
+
     /// From the beginning of the object.
     ///
     /// # Errors

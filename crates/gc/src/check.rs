@@ -99,7 +99,7 @@ fn add(bad: &mut Bad, pointer: Pointer, why: &dyn std::error::Error) {
 }
 
 /// An error and all its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

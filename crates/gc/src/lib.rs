@@ -21,6 +21,7 @@ mod collect;
 mod error;
 mod mark;
 mod plan;
+mod repair;
 
 pub use check::{
     Afflicted, CheckOptions, CheckReport, DamagedPack, Extent, PackCounts, Verdict, check,
@@ -29,6 +30,7 @@ pub use collect::{Options, Report, Throttle, collect};
 pub use error::{Error, ErrorKind};
 pub use mark::{Marks, mark};
 pub use plan::{Action, How, Plan, Thresholds, decide};
+pub use repair::{Mend, Mended, repair};
 
 use types::Root;
 

@@ -156,7 +156,18 @@ fn the_store_its_jobs_and_its_events() {
     check(&output, 5, "check");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["verdict"], "damaged");
-    assert_eq!(d.json("job ls").as_array().unwrap().len(), 3);
+    assert_eq!(report["lost"][0]["owner"], "web");
+    let output = d
+        .command("store check --repair --dry-run")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("would repair: 0000000000000009: remove"),
+        "{text}"
+    );
+    d.run(2, "check --dry-run");
+    assert_eq!(d.json("job ls").as_array().unwrap().len(), 4);
     assert_eq!(d.json("job info 1")["kind"], "collect");
     d.fail(3, "job wait 99");
     d.fail(4, "job cancel 1");

@@ -27,7 +27,7 @@ pub enum How {
 
 /// A collection that is under way. One at a time; dropping it ends it.
 pub struct Collection {
-    store: Arc<PackStore>,
+    pub(crate) store: Arc<PackStore>,
     limit: PackId,
 }
 

@@ -13,6 +13,7 @@ mod ids;
 mod index;
 mod pins;
 mod read;
+mod repair;
 mod run;
 mod store;
 mod writer;

@@ -227,7 +227,12 @@ fn damage_is_an_error_that_names_the_block() {
     assert!(fresh.read(pointers[0]).is_ok());
     let error = fresh.read(pointers[5]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
-    assert!(error.to_string().contains("block 5 of pack 1"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("block 5 of pack 0000000000000001:"),
+        "{error}"
+    );
     let mut out = vec![0; 8 * BLOCK_SIZE];
     let error = fresh.read_run(&pointers, &mut out).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);

@@ -21,12 +21,26 @@ macro_rules! id {
             }
         }
 
+    };
+}
+
+macro_rules! decimal {
+    ($($name:ident)*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.fmt(f)
             }
         }
-    };
+    )*};
+}
+
+decimal!(BlockIndex VolumeId SnapshotId Generation Epoch JournalSeq);
+
+/// As in the names of files.
+impl fmt::Display for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }
 
 id!(

@@ -41,7 +41,7 @@ pub(crate) async fn collect(
     Ok(accepted(&entry))
 }
 
-/// Verifies the store. The job's result is a CheckReport.
+/// Verifies the store, and repairs what can be repaired if asked to. The job's result is a CheckReport.
 #[utoipa::path(post, path = "/v1/store/check", tag = "store", operation_id = "store_check",
     request_body = CheckRequest, responses((status = 202, body = Job), Errors))]
 pub(crate) async fn check(
@@ -61,6 +61,6 @@ pub(crate) async fn check(
 }
 
 fn damage(report: &CheckReport) -> String {
-    let (packs, ranges) = (report.damaged_packs.len(), report.damaged.len());
-    format!("a check found {packs} damaged packs and {ranges} ranges of volumes lost")
+    let (packs, hit) = (report.damaged_packs.len(), report.lost.len());
+    format!("a check found {packs} damaged packs, which hit {hit} volumes and snapshots")
 }

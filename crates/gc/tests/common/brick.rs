@@ -80,6 +80,26 @@ impl MemBrick {
         assert!(self.0.lock().now.remove(&pack).is_some());
     }
 
+    /// Two packs lie under each other's names.
+    pub fn swap(&self, a: PackId, b: PackId) {
+        let mut state = self.0.lock();
+        let (in_a, in_b) = (state.now[&a].clone(), state.now[&b].clone());
+        state.now.extend([(a, in_b), (b, in_a)]);
+    }
+
+    /// A pack lies under another's name too, in place of that.
+    pub fn copy(&self, from: PackId, to: PackId) {
+        let mut state = self.0.lock();
+        let object = state.now[&from].clone();
+        state.now.insert(to, object);
+    }
+
+    /// A pack ends early.
+    pub fn cut(&self, pack: PackId, len: usize) {
+        let mut state = self.0.lock();
+        state.now.get_mut(&pack).unwrap().bytes.truncate(len);
+    }
+
     /// Something that is no pack lies under an id.
     pub fn litter(&self, pack: PackId) {
         let bytes = vec![0x55; 4096];

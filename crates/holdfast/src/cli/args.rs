@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Verify every root, frame and hash; exit code 5 if anything is damaged.
     #[command(
-        after_help = "Examples:\n  holdfast check                     the store of the running daemon\n  holdfast check /var/lib/holdfast   a store that no daemon has open"
+        after_help = "Examples:\n  holdfast check                     the store of the running daemon\n  holdfast check /var/lib/holdfast   a store that no daemon has open\n  holdfast check /var/lib/holdfast --repair --dry-run"
     )]
     Check(Check),
     /// Virtual disks.
@@ -165,9 +165,32 @@ pub(crate) struct Serve {
 pub(crate) struct Check {
     /// A store that no daemon has open; without it, the running daemon's.
     pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) how: HowToCheck,
+}
+
+/// How thorough a check is, and what it may change.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct HowToCheck {
     /// Checksums only: do not decompress and hash every block.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Restore what can be restored; lost blocks stay errors. A damaged journal and catalog need a closed store.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Only show what a repair would do.
+    #[arg(long, requires = "repair")]
+    pub(crate) dry_run: bool,
+}
+
+impl From<HowToCheck> for api_types::CheckRequest {
+    fn from(how: HowToCheck) -> Self {
+        api_types::CheckRequest {
+            quick: how.quick,
+            repair: how.repair,
+            dry_run: how.dry_run,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -402,11 +425,7 @@ pub(crate) enum Store {
     },
     /// Verify it; as `holdfast check`.
     #[command(after_help = "Example:\n  holdfast store check --quick")]
-    Check {
-        /// Checksums only.
-        #[arg(long)]
-        quick: bool,
-    },
+    Check(HowToCheck),
 }
 
 #[derive(Debug, Subcommand)]

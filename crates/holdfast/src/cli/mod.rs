@@ -4,13 +4,13 @@ mod args;
 mod client;
 mod content;
 mod failure;
+mod health;
 mod jobs;
 mod output;
 mod store;
 mod volumes;
 
 use crate::daemon;
-use api_types::CheckRequest;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use client::Client;
@@ -43,11 +43,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(serve) => serve_store(cli.socket, serve),
         Command::Check(args::Check {
             dir: Some(dir),
-            quick,
+            how,
         }) => {
             start_log(args::LogFormat::Text, "warn")?;
-            let report = daemon::check_closed(&dir, &CheckRequest { quick }, &NoProgress)?;
-            store::verdict(output, &report)
+            let report = daemon::check_closed(&dir, &how.into(), &NoProgress)?;
+            health::verdict(output, &report)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -75,7 +75,7 @@ async fn ask(client: &Client, output: Output, command: Command) -> Result<(), Fa
         Command::Store(command) => store::run(client, output, command).await,
         Command::Job(command) => jobs::run(client, output, command).await,
         Command::Nbd(command) => store::nbd(client, output, command).await,
-        Command::Check(check) => store::check(client, output, check.quick).await,
+        Command::Check(check) => health::check(client, output, check.how).await,
         Command::Events { follow } => store::events(client, output, follow).await,
         Command::Init(_)
         | Command::Serve(_)

@@ -1,24 +1,18 @@
-//! `holdfast store …`, `check`, `nbd …` and `events`.
+//! `holdfast store …`, `nbd …` and `events`.
 
 use super::{
     args,
     client::Client,
-    failure::{DAMAGED, Failure},
-    jobs,
+    failure::Failure,
+    health, jobs,
     output::{Output, duration, pairs, print, switch, table, time},
 };
-use api_types::{
-    CheckReport, CheckRequest, CollectReport, CollectRequest, Event, Job, NbdStatus, StoreInfo,
-    StoreUsage, Verdict,
-};
+use api_types::{CollectReport, CollectRequest, Event, Job, NbdStatus, StoreInfo, StoreUsage};
 use http_body_util::{BodyExt, Empty};
 use hyper::Method;
 use types::size::format_size;
 
 type Result<T> = std::result::Result<T, Failure>;
-
-/// Damaged ranges that are shown to people; `--json` has all.
-const DAMAGE_SHOWN: usize = 50;
 
 /// `holdfast store …`.
 pub(crate) async fn run(client: &Client, output: Output, command: args::Store) -> Result<()> {
@@ -38,25 +32,7 @@ pub(crate) async fn run(client: &Client, output: Output, command: args::Store) -
             let report: CollectReport = jobs::result(jobs::follow(client, output, job).await?)?;
             output.done(&report, collect_text)
         }
-        args::Store::Check { quick } => check(client, output, quick).await,
-    }
-}
-
-/// `holdfast check` of the running daemon's store.
-pub(crate) async fn check(client: &Client, output: Output, quick: bool) -> Result<()> {
-    let job: Job = client
-        .post("/v1/store/check", &CheckRequest { quick })
-        .await?;
-    let report: CheckReport = jobs::result(jobs::follow(client, output, job).await?)?;
-    verdict(output, &report)
-}
-
-/// Shows a report; damage is an error.
-pub(crate) fn verdict(output: Output, report: &CheckReport) -> Result<()> {
-    output.show(report, check_text)?;
-    match report.verdict {
-        Verdict::Damaged => Err(Failure::new(DAMAGED, "the store is damaged")),
-        Verdict::Healthy | Verdict::Garbage => Ok(()),
+        args::Store::Check(how) => health::check(client, output, how).await,
     }
 }
 
@@ -154,47 +130,6 @@ fn collect_text(r: &CollectReport) -> String {
         r.live_blocks + r.dead_blocks,
         duration(r.took_ms)
     ));
-    lines.join("\n")
-}
-
-fn check_text(r: &CheckReport) -> String {
-    let mut lines: Vec<String> = r.damaged_packs.clone();
-    for range in r.damaged.iter().take(DAMAGE_SHOWN) {
-        lines.push(format!(
-            "lost: {} bytes {}..{} ({})",
-            range.owner,
-            range.offset,
-            range.offset + range.len,
-            range.reason
-        ));
-    }
-    if r.damaged.len() > DAMAGE_SHOWN {
-        lines.push(format!(
-            "… and {} ranges more; --json has them all",
-            r.damaged.len() - DAMAGE_SHOWN
-        ));
-    }
-    lines.push(format!(
-        "{} volumes and snapshots, {} nodes, {} blocks; packs: {} live, {} garbage, {} left by crashes; read {} in {}",
-        r.roots,
-        r.nodes,
-        r.blocks,
-        r.packs_live,
-        r.packs_dead,
-        r.packs_orphan,
-        format_size(r.bytes_read),
-        duration(r.took_ms)
-    ));
-    lines.push(match r.verdict {
-        Verdict::Healthy => "healthy: everything is there and as it was written".to_owned(),
-        Verdict::Garbage => format!(
-            "healthy; {} of garbage can be collected with 'holdfast store collect'",
-            format_size(r.garbage)
-        ),
-        Verdict::Damaged => {
-            "DAMAGED: the ranges above are lost unless a copy exists elsewhere".to_owned()
-        }
-    });
     lines.join("\n")
 }
 

@@ -1,18 +1,17 @@
-//! Space and health: collection, usage, check.
+//! Space: collection and usage.
 
 use super::{
     control::{Daemon, bytes},
     convert,
 };
 use api_types::{
-    ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, DamagedRange, ErrorCode,
-    StoreUsage, Verdict, VolumeUsage, Work,
+    ApiError, CollectReport, CollectRequest, ErrorCode, StoreUsage, VolumeUsage, Work,
 };
 use gc::{How, OwnedRoot, Roots};
 use pack::{FrameKind, PackStore};
-use std::{path::Path, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use types::{BLOCK_SIZE, NoProgress, VolumeRef, size::format_size};
-use volume::{SpaceLevel, Store};
+use volume::SpaceLevel;
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -254,72 +253,4 @@ pub(crate) fn volume_usage(daemon: &Daemon, r: &VolumeRef) -> Result<VolumeUsage
     };
     usage.used = bytes(mapped);
     Ok(usage)
-}
-
-/// Verifies a store.
-pub(crate) fn check(store: &Store, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport> {
-    let clock = env::RealClock::new();
-    let options = gc::CheckOptions {
-        deep: !request.quick,
-    };
-    let report = gc::check(store.packs(), store, options, work).map_err(api_error)?;
-    let ranges = report.afflicted.iter().flat_map(|afflicted| {
-        afflicted.extents.iter().map(|extent| DamagedRange {
-            owner: afflicted.owner.clone(),
-            offset: extent.offset,
-            len: extent.len,
-            reason: if afflicted.more {
-                "damaged; there is more of it".into()
-            } else {
-                "damaged".into()
-            },
-        })
-    });
-    let line = |pack: &gc::DamagedPack| {
-        format!("pack {}: {} ({} blocks)", pack.pack, pack.why, pack.blocks)
-    };
-    Ok(CheckReport {
-        verdict: match report.verdict() {
-            gc::Verdict::Healthy => Verdict::Healthy,
-            gc::Verdict::HealthyWithGarbage => Verdict::Garbage,
-            gc::Verdict::Damaged => Verdict::Damaged,
-        },
-        roots: report.roots,
-        nodes: report.nodes,
-        blocks: report.live_blocks,
-        packs_live: report.packs.live + report.packs.partly_dead + report.packs.young,
-        packs_dead: report.packs.dead,
-        packs_orphan: report.packs.unreadable,
-        bytes_read: report.bytes_read,
-        garbage: bytes(report.dead_blocks),
-        damaged_packs: report.damaged.iter().map(line).collect(),
-        damaged: ranges.collect(),
-        took_ms: env::Clock::monotonic(&clock).as_millis() as u64,
-    })
-}
-
-/// Verifies a store that no daemon has open.
-pub(crate) fn check_closed(
-    dir: &Path,
-    request: &CheckRequest,
-    work: Work<'_>,
-) -> Result<CheckReport> {
-    let dir = std::path::absolute(dir)
-        .map_err(|e| ApiError::new(ErrorCode::Invalid, format!("{}: {e}", dir.display())))?;
-    let env = env::Env::real();
-    // The journal's size is the default one: another would change its segments.
-    let config = volume::Config {
-        background: volume::Background::Inline,
-        ..volume::Config::for_memory(1 << 30).on_disk(super::serve::disk_bytes(&env, &dir))
-    };
-    let store = Store::open(&env, &dir, config).map_err(convert::api_error)?;
-    // What is damaged or full is checked all the more: the journal keeps what cannot be destaged.
-    if let Err(e) = store.settle_all() {
-        tracing::warn!(error = ?e, "not everything could be destaged before the check");
-    }
-    let report = check(&store, request, work);
-    if let Err(e) = store.close() {
-        tracing::warn!(error = ?e, "closing after the check");
-    }
-    report
 }

@@ -1,6 +1,6 @@
 //! The daemon behind the API: the engine, the NBD server and upkeep in one place.
 
-use super::{collect, connect, convert, images, metrics};
+use super::{check, collect, connect, convert, images, metrics};
 use api_types::{
     ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, Connection,
     ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, ErrorCode, EventKind,
@@ -155,7 +155,7 @@ impl Control for Daemon {
     }
 
     fn check(&self, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport> {
-        collect::check(&self.store, request, work)
+        check::check(&self.store, request, work)
     }
 
     fn volumes(&self) -> Result<Vec<Volume>> {

@@ -1,5 +1,6 @@
 //! The daemon: one process that has a store open and serves it.
 
+mod check;
 mod collect;
 mod config;
 mod connect;
@@ -11,5 +12,5 @@ mod metrics;
 mod serve;
 mod upkeep;
 
-pub(crate) use collect::check_closed;
+pub(crate) use check::check_closed;
 pub(crate) use serve::{ServeOptions, init, serve};

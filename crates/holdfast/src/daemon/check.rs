@@ -1,0 +1,119 @@
+//! Health: checks of live and closed stores, and their repair.
+//!
+//! What cannot be opened cannot be checked, so a repair goes from the outside in: catalog, journal, then packs.
+
+use super::{collect, control::bytes, convert};
+use api_types::{
+    ApiError, ByteRange, CheckReport, CheckRequest, DamagedPack, ErrorCode, Lost, Repair,
+    RepairKind, RepairOutcome, Verdict, Work,
+};
+use std::path::Path;
+use volume::Store;
+
+type Result<T> = std::result::Result<T, ApiError>;
+
+/// Verifies a store, after repairing its packs if that is asked for.
+pub(crate) fn check(store: &Store, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport> {
+    let clock = env::RealClock::new();
+    let mut repairs = Vec::new();
+    if request.repair {
+        let mended = gc::repair(store.packs(), store, request.dry_run, work);
+        repairs.extend(mended.map_err(collect::api_error)?.iter().map(of_pack));
+    }
+    let options = gc::CheckOptions {
+        deep: !request.quick,
+    };
+    let report = gc::check(store.packs(), store, options, work).map_err(collect::api_error)?;
+    Ok(CheckReport {
+        verdict: match report.verdict() {
+            gc::Verdict::Healthy => Verdict::Healthy,
+            gc::Verdict::HealthyWithGarbage => Verdict::Garbage,
+            gc::Verdict::Damaged => Verdict::Damaged,
+        },
+        roots: report.roots,
+        nodes: report.nodes,
+        blocks: report.live_blocks,
+        packs_live: report.packs.live + report.packs.partly_dead + report.packs.young,
+        packs_dead: report.packs.dead,
+        packs_orphan: report.packs.unreadable,
+        bytes_read: report.bytes_read,
+        garbage: bytes(report.dead_blocks),
+        damaged_packs: report.damaged.iter().map(damaged_pack).collect(),
+        lost: report.afflicted.into_iter().map(lost).collect(),
+        older: Vec::new(),
+        repairs,
+        took_ms: env::Clock::monotonic(&clock).as_millis() as u64,
+    })
+}
+
+fn damaged_pack(damaged: &gc::DamagedPack) -> DamagedPack {
+    DamagedPack {
+        pack: damaged.pack.to_string(),
+        blocks: damaged.blocks,
+        reason: damaged.why.clone(),
+    }
+}
+
+fn lost(afflicted: gc::Afflicted) -> Lost {
+    let range = |extent: gc::Extent| ByteRange {
+        offset: extent.offset,
+        len: extent.len,
+    };
+    Lost {
+        owner: afflicted.owner,
+        bytes: afflicted.bytes,
+        ranges: afflicted.extents.into_iter().map(range).collect(),
+        more: afflicted.more,
+    }
+}
+
+fn of_pack(mended: &gc::Mended) -> Repair {
+    let (what, action) = match &mended.what {
+        gc::Mend::Misplaced(from) => (
+            RepairKind::Misplaced,
+            format!("put back what is stored as pack {from}"),
+        ),
+        gc::Mend::Orphan(why) => (
+            RepairKind::Orphan,
+            format!("remove, as it cannot be read and nothing needs it ({why})"),
+        ),
+    };
+    let (outcome, error) = match &mended.outcome {
+        None => (RepairOutcome::Planned, None),
+        Some(Ok(())) => (RepairOutcome::Done, None),
+        Some(Err(why)) => (RepairOutcome::Failed, Some(why.clone())),
+    };
+    Repair {
+        what,
+        subject: format!("pack {}", mended.pack),
+        action,
+        outcome,
+        error,
+    }
+}
+
+/// Verifies a store that no daemon has open.
+pub(crate) fn check_closed(
+    dir: &Path,
+    request: &CheckRequest,
+    work: Work<'_>,
+) -> Result<CheckReport> {
+    let dir = std::path::absolute(dir)
+        .map_err(|e| ApiError::new(ErrorCode::Invalid, format!("{}: {e}", dir.display())))?;
+    let env = env::Env::real();
+    // The journal's size is the default one: another would change its segments.
+    let config = volume::Config {
+        background: volume::Background::Inline,
+        ..volume::Config::for_memory(1 << 30).on_disk(super::serve::disk_bytes(&env, &dir))
+    };
+    let store = Store::open(&env, &dir, config).map_err(convert::api_error)?;
+    // What is damaged or full is checked all the more: the journal keeps what cannot be destaged.
+    if let Err(e) = store.settle_all() {
+        tracing::warn!(error = ?e, "not everything could be destaged before the check");
+    }
+    let report = check(&store, request, work);
+    if let Err(e) = store.close() {
+        tracing::warn!(error = ?e, "closing after the check");
+    }
+    report
+}
