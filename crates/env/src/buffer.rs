@@ -37,6 +37,11 @@ impl AlignedBuf {
         AlignedBuf { start, len }
     }
 
+    /// Where it is.
+    pub(crate) fn as_non_null(&self) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.start, self.len)
+    }
+
     fn layout(len: usize) -> Layout {
         Layout::from_size_align(len, DIRECT_ALIGNMENT).expect("a buffer is far below isize::MAX")
     }

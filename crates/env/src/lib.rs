@@ -1,13 +1,15 @@
-//! The only door to files, clock, randomness and threads.
+//! The only door to files, clock, randomness, shared memory and threads.
 //!
 //! Everything that promises something about crashes takes an [`Env`] and does all its I/O through it,
 //! so that the simulator runs the very code that the daemon runs.
 
 mod buffer;
+mod memory;
 mod real;
 mod scope;
 
 pub use buffer::AlignedBuf;
+pub use memory::{Memory, RealMemory, Region, heap_region};
 pub use real::{RealClock, RealFiles, RealRandom, spawn};
 pub use scope::{Scope, scope};
 
@@ -25,6 +27,8 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Memory that outlives the process.
+    pub memory: Arc<dyn Memory>,
 }
 
 impl Env {
@@ -35,6 +39,7 @@ impl Env {
             files: Arc::new(RealFiles),
             clock: Arc::new(RealClock::new()),
             random: Arc::new(RealRandom),
+            memory: Arc::new(RealMemory),
         }
     }
 }

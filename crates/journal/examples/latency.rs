@@ -25,14 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let volume = VolumeId(1);
     journal.destaged(volume, Generation(found));
     let generations = found + 1..=found + count;
-    let block = Arc::new([0x5a; types::BLOCK_SIZE]);
+    let block = Arc::new([0x5a_u8; types::BLOCK_SIZE]);
     let mut times = Vec::new();
     for n in generations {
         let batch = Batch {
             generation: Generation(n),
             zeroes: Vec::new(),
             blocks: (0..blocks)
-                .map(|b| (BlockIndex(n + 2 * b), block.clone()))
+                .map(|b| (BlockIndex(n + 2 * b), block.clone() as _))
                 .collect(),
         };
         let begin = env.clock.monotonic();

@@ -31,10 +31,10 @@ pub use error::{Error, ErrorKind};
 use env::Env;
 use format::journal::PAGE;
 use state::State;
-use std::{collections::VecDeque, path::Path, sync::Arc};
+use std::{collections::VecDeque, path::Path};
 use supply::{SegmentFile, Supply};
 use sync::{Condvar, Mutex};
-use types::{Block, BlockIndex, Epoch, Generation, JournalSeq, StoreId, VolumeId};
+use types::{BlockIndex, Epoch, Generation, JournalSeq, SharedBlock, StoreId, VolumeId};
 use writer::{Begin, Writer};
 
 /// The smallest segment: a header, and a record with a few blocks.
@@ -81,7 +81,7 @@ pub struct Batch {
     /// Ranges that are zeroed: the first block, and how many.
     pub zeroes: Vec<(BlockIndex, u64)>,
     /// Blocks with their data.
-    pub blocks: Vec<(BlockIndex, Arc<Block>)>,
+    pub blocks: Vec<(BlockIndex, SharedBlock)>,
 }
 
 /// A submit that recovery found.

@@ -11,8 +11,8 @@
 use crate::{error::Error, state::Queued, supply::SegmentFile};
 use env::{AlignedBuf, Env};
 use format::journal::{PAGE, RecordHeader, SegmentHeader, SegmentState, seal};
-use std::{collections::VecDeque, io, sync::Arc};
-use types::{Block, JournalSeq, StoreId};
+use std::{collections::VecDeque, io};
+use types::{JournalSeq, SharedBlock, StoreId};
 
 /// Longer commits are written in pieces of at most this.
 const BUFFER_LEN: u64 = 4 << 20;
@@ -177,10 +177,10 @@ impl Writer {
 
 /// The next blocks of a submit, to fill `payload`.
 fn copy_blocks<'a>(
-    blocks: &mut impl Iterator<Item = &'a (types::BlockIndex, Arc<Block>)>,
+    blocks: &mut impl Iterator<Item = &'a (types::BlockIndex, SharedBlock)>,
     payload: &mut [u8],
 ) {
     for (place, (_, block)) in payload.chunks_exact_mut(PAGE).zip(blocks) {
-        place.copy_from_slice(&**block);
+        place.copy_from_slice(block.bytes());
     }
 }

@@ -8,9 +8,9 @@
 use brick_local::LocalBrick;
 use pack::{Config, PackStore};
 use std::{path::PathBuf, sync::Arc, time::Instant};
-use types::{BLOCK_SIZE, Block, Codec, Epoch, StoreId};
+use types::{BLOCK_SIZE, Codec, Epoch, SharedBlock, StoreId};
 
-fn block(n: u64) -> Arc<Block> {
+fn block(n: u64) -> SharedBlock {
     let mut bytes = [7; BLOCK_SIZE];
     let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     // Short alternating runs, as in real data.
@@ -27,7 +27,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let dir = PathBuf::from(args.next().expect("a directory"));
     let mib: u64 = args.next().map_or(256, |text| text.parse().unwrap());
-    let blocks: Vec<Arc<Block>> = (0..mib << 8).map(block).collect();
+    let blocks: Vec<SharedBlock> = (0..mib << 8).map(block).collect();
     for (codec, dedup) in [
         (Codec::None, false),
         (Codec::Lz4, false),

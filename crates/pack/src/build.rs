@@ -7,7 +7,7 @@ use format::{
 };
 use rayon::prelude::*;
 use std::sync::Arc;
-use types::{BLOCK_SIZE, Block, BlockHash, Codec, PackId, Pointer, StoreId};
+use types::{BLOCK_SIZE, BlockHash, Codec, PackId, Pointer, SharedBlock, StoreId};
 
 /// No hash.
 pub(crate) const UNHASHED: BlockHash = BlockHash([0; 16]);
@@ -22,7 +22,7 @@ pub(crate) struct Open {
 }
 
 enum Entry {
-    Block(Arc<Block>, BlockHash),
+    Block(SharedBlock, BlockHash),
     Node(NewFrame),
 }
 
@@ -46,7 +46,7 @@ impl Open {
         self.entries.len() >= PACK_BLOCKS
     }
 
-    pub(crate) fn block(&mut self, block: &Arc<Block>, hash: BlockHash) -> Pointer {
+    pub(crate) fn block(&mut self, block: &SharedBlock, hash: BlockHash) -> Pointer {
         self.push(Entry::Block(Arc::clone(block), hash))
     }
 
@@ -122,7 +122,7 @@ fn compress(run: &[Entry], codec: Codec) -> NewFrame {
     let mut plain = [0; FRAME_SIZE];
     for (entry, place) in run.iter().zip(plain.as_chunks_mut::<BLOCK_SIZE>().0) {
         if let Entry::Block(block, _) = entry {
-            *place = **block;
+            *place = *block.bytes();
         }
     }
     let (codec, stored) = frame::compress(codec, &plain[..run.len() * BLOCK_SIZE]);

@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
-use types::{BLOCK_SIZE, Block, Codec, Epoch, NoProgress, PackId, Pointer, StoreId};
+use types::{BLOCK_SIZE, Codec, Epoch, NoProgress, PackId, Pointer, SharedBlock, StoreId};
 
 mod collecting;
 
@@ -60,7 +60,7 @@ impl Machine {
 }
 
 /// A block that is like no other and compresses by half.
-fn block(n: u64) -> Arc<Block> {
+fn block(n: u64) -> SharedBlock {
     let mut bytes = [7; BLOCK_SIZE];
     let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for word in bytes[..BLOCK_SIZE / 2].as_chunks_mut::<8>().0 {
@@ -70,22 +70,26 @@ fn block(n: u64) -> Arc<Block> {
     Arc::new(bytes)
 }
 
-fn blocks(range: std::ops::Range<u64>) -> Vec<Arc<Block>> {
+fn blocks(range: std::ops::Range<u64>) -> Vec<SharedBlock> {
     range.map(block).collect()
 }
 
-fn write(store: &Arc<PackStore>, blocks: &[Arc<Block>], dedup: bool) -> (Vec<Pointer>, Written) {
+fn write(store: &Arc<PackStore>, blocks: &[SharedBlock], dedup: bool) -> (Vec<Pointer>, Written) {
     let mut writer = store.writer(Codec::Lz4, dedup);
     let pointers = writer.write_blocks(blocks).unwrap();
     (pointers, writer.finish().unwrap())
 }
 
-fn assert_reads(store: &PackStore, pointers: &[Pointer], blocks: &[Arc<Block>]) {
+fn assert_reads(store: &PackStore, pointers: &[Pointer], blocks: &[SharedBlock]) {
     let mut out = vec![0xaa; pointers.len() * BLOCK_SIZE];
     store.read_run(pointers, &mut out).unwrap();
-    for ((p, block), read) in pointers.iter().zip(blocks).zip(out.as_chunks().0) {
-        assert!(**block == *read, "{p:?} in a run");
-        assert!(store.read(*p).unwrap() == *block, "{p:?}");
+    for ((p, block), read) in pointers
+        .iter()
+        .zip(blocks)
+        .zip(out.as_chunks::<BLOCK_SIZE>().0)
+    {
+        assert!(block[..] == *read, "{p:?} in a run");
+        assert!(store.read(*p).unwrap()[..] == block[..], "{p:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     collections::hash_map::Entry,
     sync::{Arc, mpsc},
 };
-use types::{Block, BlockHash, Codec, PackId, Pointer};
+use types::{BlockHash, Codec, PackId, Pointer, SharedBlock};
 
 /// Full packs are compressed and put when there are so many, and at the end of each call.
 const PUT_TOGETHER: usize = 16;
@@ -94,7 +94,7 @@ impl PackWriter {
     ///
     /// # Errors
     /// Those of the brick, and of reserving ids. The writer is of no use afterwards: drop it.
-    pub fn write_blocks(&mut self, blocks: &[Arc<Block>]) -> Result<Vec<Pointer>, Error> {
+    pub fn write_blocks(&mut self, blocks: &[SharedBlock]) -> Result<Vec<Pointer>, Error> {
         let mut pointers = Vec::with_capacity(blocks.len());
         self.stats.blocks_in += blocks.len() as u64;
         for segment in blocks.chunks(PACK_BLOCKS) {
@@ -159,7 +159,7 @@ impl PackWriter {
 
     fn write_deduplicated(
         &mut self,
-        segment: &[Arc<Block>],
+        segment: &[SharedBlock],
         pointers: &mut Vec<Pointer>,
     ) -> Result<(), Error> {
         let hashes = self.hash(segment);
@@ -181,13 +181,16 @@ impl PackWriter {
         Ok(())
     }
 
-    fn hash(&self, blocks: &[Arc<Block>]) -> Vec<BlockHash> {
+    fn hash(&self, blocks: &[SharedBlock]) -> Vec<BlockHash> {
         let key = &self.registration.store.hash_key;
         if blocks.len() < HASH_INLINE_MAX {
-            return blocks.iter().map(|block| block_hash(key, block)).collect();
+            return blocks
+                .iter()
+                .map(|block| block_hash(key, block.bytes()))
+                .collect();
         }
         let blocks = blocks.par_iter().with_min_len(HASH_INLINE_MAX);
-        blocks.map(|block| block_hash(key, block)).collect()
+        blocks.map(|block| block_hash(key, block.bytes())).collect()
     }
 
     /// Duplicates in packs that others put, pinned.
@@ -207,7 +210,7 @@ impl PackWriter {
         Ok(hits)
     }
 
-    fn store_block(&mut self, block: &Arc<Block>, hash: BlockHash) -> Result<Pointer, Error> {
+    fn store_block(&mut self, block: &SharedBlock, hash: BlockHash) -> Result<Pointer, Error> {
         if let Some(full) = self.data.take_if(|data| data.is_full()) {
             self.full.push(full);
             self.many = true;

@@ -24,6 +24,7 @@ mod clock;
 mod faults;
 mod files;
 mod image;
+mod memory;
 mod random;
 mod tree;
 mod world;
@@ -33,6 +34,7 @@ pub use files::SimFiles;
 
 use clock::SimClock;
 use env::Env;
+use memory::SimMemory;
 use parking_lot::Mutex;
 use random::SimRandom;
 use std::{io, path::Path, sync::Arc, time::Duration};
@@ -71,17 +73,18 @@ impl SimEnv {
             }),
             clock: self.clock.clone(),
             random: self.random.clone(),
+            memory: Arc::new(SimMemory(self.world.clone())),
         }
     }
 
     /// The power goes and comes back: what was not durable is kept or lost by the seed, locks are
-    /// released, faults not yet met are forgotten.
+    /// released, faults not yet met are forgotten. Shared memory is gone.
     pub fn power_cut(&self) {
         self.world.lock().power_cut();
     }
 
-    /// The process dies and the machine lives: all that was written is still to be read, and as
-    /// little of it durable as before. Locks are released, faults not yet met are forgotten.
+    /// The process dies and the machine lives: all that was written is still to be read, in files and
+    /// in shared memory, and as little of it durable as before. Locks are released, faults not yet met are forgotten.
     pub fn kill(&self) {
         self.world.lock().restart();
     }

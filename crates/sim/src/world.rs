@@ -7,9 +7,10 @@ use crate::{
     random::Dice,
     tree::Tree,
 };
+use env::Region;
 use rustc_hash::FxHasher;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
     io,
     path::{Path, PathBuf},
@@ -23,6 +24,8 @@ pub(crate) struct World {
     pub(crate) space: Option<u64>,
     pub(crate) locks: BTreeSet<PathBuf>,
     pub(crate) faults: Faults,
+    /// Shared memory, by name.
+    pub(crate) memory: BTreeMap<String, Arc<dyn Region>>,
     /// Grows when the process or the power dies: handles of a former life are refused.
     pub(crate) life: u64,
     /// Mutating I/Os so far.
@@ -60,6 +63,7 @@ impl World {
             space: None,
             locks: BTreeSet::new(),
             faults: Faults::default(),
+            memory: BTreeMap::new(),
             life: 0,
             ios: 0,
             trace: FxHasher::default(),
@@ -127,6 +131,7 @@ impl World {
 
     pub(crate) fn power_cut(&mut self) {
         self.restart();
+        self.memory.clear();
         self.tree.power_cut(&mut self.dice);
     }
 

@@ -1,10 +1,12 @@
 //! Ids, units and names that every crate shares. Pure: no I/O, no runtime.
 
+mod data;
 mod ids;
 mod name;
 mod progress;
 pub mod size;
 
+pub use data::{BlockData, SharedBlock};
 pub use ids::{
     BlockHash, BlockIndex, Epoch, Generation, JournalSeq, ORDINALS_PER_PACK, PackId, Pointer, Root,
     SnapshotId, StoreId, VolumeId, is_zero, is_zero_block,

@@ -16,6 +16,9 @@ pub enum Background {
 pub struct Config {
     /// Memory for written data that is not in packs yet, of all volumes.
     pub dirty_bytes: u64,
+    /// Written data is kept where the next process finds it, if this machine can do so: guests may go on over a crash
+    /// of the process.
+    pub shared_memory: bool,
     /// Memory for caches: blocks, nodes, pack headers.
     pub cache_bytes: u64,
     /// Memory for the deduplication index.
@@ -45,6 +48,7 @@ impl Config {
     pub fn for_memory(memory_bytes: u64) -> Self {
         Config {
             dirty_bytes: (memory_bytes / 16).clamp(16 * MIB, 384 * MIB),
+            shared_memory: true,
             cache_bytes: (memory_bytes / 16 * 3).clamp(32 * MIB, 16_384 * MIB),
             index_bytes: (memory_bytes / 32).clamp(16 * MIB, 256 * MIB),
             journal_bytes: 512 * MIB,
@@ -74,6 +78,7 @@ impl Config {
     pub fn small() -> Self {
         Config {
             dirty_bytes: 8 * MIB,
+            shared_memory: true,
             cache_bytes: 4 * MIB,
             index_bytes: MIB,
             journal_bytes: 8 * MIB,

@@ -8,13 +8,13 @@ use crate::{
 };
 use catalog::Change;
 use std::{ops::Range, sync::Arc};
-use types::{Block, BlockIndex, Generation, Pointer, is_zero_block};
+use types::{BlockIndex, Generation, Pointer, SharedBlock, is_zero_block};
 
 /// What a destage produced, before anybody was told.
 struct Destaged {
     rooted: Rooted,
     /// What was just written is hot: it goes to the cache.
-    hot: Vec<(Pointer, Arc<Block>)>,
+    hot: Vec<(Pointer, SharedBlock)>,
     /// Protects the packs until the root refers to them.
     written: pack::Written,
 }
@@ -106,7 +106,7 @@ impl Volume {
         let (zero, stored): (Vec<_>, Vec<_>) = sorted
             .into_iter()
             .partition(|(_, block)| is_zero_block(block));
-        let (indexes, blocks): (Vec<u64>, Vec<Arc<Block>>) = stored.into_iter().unzip();
+        let (indexes, blocks): (Vec<u64>, Vec<SharedBlock>) = stored.into_iter().unzip();
         let pointers = writer.write_blocks(&blocks)?;
         let mut writes: Vec<(BlockIndex, Pointer)> = indexes
             .iter()
@@ -163,8 +163,11 @@ impl Volume {
                 let _ = cell.set(destaged.rooted);
             }
         }
-        for (pointer, block) in destaged.hot {
-            self.shared.packs.cache_block(pointer, block);
+        for (pointer, block) in &destaged.hot {
+            // A copy: where it is now others wait for the room.
+            self.shared
+                .packs
+                .cache_block(*pointer, Arc::new(*block.bytes()));
         }
         let old = {
             let mut state = self.state.write();

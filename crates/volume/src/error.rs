@@ -167,6 +167,16 @@ impl From<journal::Error> for Error {
     }
 }
 
+impl From<write_buffer::Error> for Error {
+    fn from(e: write_buffer::Error) -> Self {
+        let kind = match e {
+            write_buffer::Error::Memory(_) => ErrorKind::Io,
+            write_buffer::Error::Closed => ErrorKind::Closed,
+        };
+        Error::new(kind, e.to_string()).with_source(e)
+    }
+}
+
 impl From<types::Cancelled> for Error {
     fn from(e: types::Cancelled) -> Self {
         Error::new(ErrorKind::Cancelled, e.to_string())

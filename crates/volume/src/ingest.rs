@@ -9,7 +9,7 @@ use crate::{
 use catalog::{Properties, VolumeRecord};
 use pack::{PackWriter, Written};
 use std::sync::Arc;
-use types::{Block, BlockIndex, Codec, Name, Pointer, Root, is_zero_block};
+use types::{Block, BlockIndex, Codec, Name, Pointer, Root, SharedBlock, is_zero_block};
 
 /// Blocks after which the map is brought up to date: 1 GiB, 4 MiB of memory.
 const BLOCKS_PER_UPDATE: usize = 1 << 18;
@@ -68,7 +68,8 @@ impl Ingest<'_> {
     /// [`NoSpace`](crate::ErrorKind::NoSpace), or if writing fails.
     pub fn write(&mut self, blocks: &[(BlockIndex, Arc<Block>)]) -> Result<(), Error> {
         let stored = || blocks.iter().filter(|(_, block)| !is_zero_block(block));
-        let contents: Vec<Arc<Block>> = stored().map(|(_, block)| Arc::clone(block)).collect();
+        let contents: Vec<SharedBlock> =
+            stored().map(|(_, block)| Arc::clone(block) as _).collect();
         let budget = &self.store.shared.budget;
         budget.check_space(budget.dirty() + (contents.len() * types::BLOCK_SIZE) as u64)?;
         let pointers = self.writer.write_blocks(&contents)?;

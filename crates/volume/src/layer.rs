@@ -3,10 +3,9 @@
 use crate::ranges::RangeSet;
 use rustc_hash::FxHashMap;
 use std::{ops::Range, sync::Arc};
-use types::{BLOCK_SIZE, Block, BlockIndex, Generation};
+use types::{BLOCK_SIZE, BlockIndex, Generation, SharedBlock};
+use write_buffer::{Page, RANGE_COST, Ranges};
 
-/// What a range costs of the budget for dirty data, bytes: about what it takes in memory.
-const RANGE_COST: u64 = 64;
 /// Entries of a log that are not worth looking through.
 const LOG_SLACK: usize = 1024;
 
@@ -14,7 +13,7 @@ const LOG_SLACK: usize = 1024;
 #[derive(Clone, Copy)]
 pub(crate) enum Found<'a> {
     /// It was written.
-    Block(&'a Arc<Block>),
+    Block(&'a SharedBlock),
     /// It was zeroed or discarded.
     Zero,
     /// Nothing: look below.
@@ -22,7 +21,7 @@ pub(crate) enum Found<'a> {
 }
 
 struct Slot {
-    block: Arc<Block>,
+    block: SharedBlock,
     /// Whether the journal has these very bytes.
     journaled: bool,
 }
@@ -32,6 +31,8 @@ pub(crate) struct Layer {
     pub(crate) number: Generation,
     blocks: FxHashMap<u64, Slot>,
     zeroes: RangeSet,
+    /// The same, as it was done, for who comes after us.
+    ranges: Ranges,
     log: Log,
 }
 
@@ -58,7 +59,7 @@ impl Log {
 #[derive(Default)]
 pub(crate) struct Pending {
     pub(crate) zeroes: Vec<(BlockIndex, u64)>,
-    pub(crate) blocks: Vec<(BlockIndex, Arc<Block>)>,
+    pub(crate) blocks: Vec<(BlockIndex, SharedBlock)>,
 }
 
 impl Layer {
@@ -67,6 +68,7 @@ impl Layer {
             number,
             blocks: FxHashMap::default(),
             zeroes: RangeSet::default(),
+            ranges: Ranges::default(),
             log: Log::default(),
         }
     }
@@ -77,7 +79,11 @@ impl Layer {
 
     /// What it takes of the budget for dirty data.
     pub(crate) fn cost(&self) -> u64 {
-        self.blocks.len() as u64 * BLOCK_SIZE as u64 + self.zeroes.len() as u64 * RANGE_COST
+        let ranges = self
+            .ranges
+            .cost()
+            .max(self.zeroes.len() as u64 * RANGE_COST);
+        self.blocks.len() as u64 * BLOCK_SIZE as u64 + ranges
     }
 
     pub(crate) fn find(&self, index: u64) -> Found<'_> {
@@ -89,7 +95,7 @@ impl Layer {
     }
 
     /// Sets a block.
-    pub(crate) fn insert(&mut self, index: u64, block: Arc<Block>) {
+    pub(crate) fn insert(&mut self, index: u64, block: SharedBlock) {
         match self.blocks.get_mut(&index) {
             Some(slot) => {
                 slot.block = block;
@@ -123,19 +129,6 @@ impl Layer {
         }
     }
 
-    /// Changes bytes of a block that is here already; `false` if it is not.
-    pub(crate) fn modify(&mut self, index: u64, change: impl FnOnce(&mut Block)) -> bool {
-        let Some(slot) = self.blocks.get_mut(&index) else {
-            return false;
-        };
-        change(Arc::make_mut(&mut slot.block));
-        if slot.journaled {
-            slot.journaled = false;
-            self.note(index);
-        }
-        true
-    }
-
     /// Sets a range of blocks to zero.
     pub(crate) fn zero(&mut self, range: Range<u64>) {
         if range.end - range.start > self.blocks.len() as u64 {
@@ -149,11 +142,22 @@ impl Layer {
         self.log.zeroes.insert(range);
     }
 
+    /// What [`zero`](Self::zero) does is also to be found in these ranges.
+    pub(crate) fn ranges(&mut self) -> &mut Ranges {
+        &mut self.ranges
+    }
+
+    /// Sets a range of blocks to zero as a former process did, whose note of it stays.
+    pub(crate) fn zero_again(&mut self, range: Range<u64>, page: &Page) {
+        self.zero(range);
+        self.ranges.take_over(page);
+    }
+
     /// From the journal: what it has already.
     pub(crate) fn replay(
         &mut self,
         zeroes: impl Iterator<Item = Range<u64>>,
-        blocks: impl Iterator<Item = (u64, Arc<Block>)>,
+        blocks: impl Iterator<Item = (u64, SharedBlock)>,
     ) {
         for range in zeroes {
             self.zero(range);
@@ -206,7 +210,7 @@ impl Layer {
     }
 
     /// The blocks, in order.
-    pub(crate) fn sorted(&self) -> Vec<(u64, Arc<Block>)> {
+    pub(crate) fn sorted(&self) -> Vec<(u64, SharedBlock)> {
         let pair = |(&index, slot): (&u64, &Slot)| (index, Arc::clone(&slot.block));
         let mut blocks: Vec<_> = self.blocks.iter().map(pair).collect();
         blocks.sort_unstable_by_key(|&(index, _)| index);
@@ -241,7 +245,7 @@ impl Layer {
 mod tests {
     use super::*;
 
-    fn block(byte: u8) -> Arc<Block> {
+    fn block(byte: u8) -> SharedBlock {
         Arc::new([byte; BLOCK_SIZE])
     }
 
@@ -262,8 +266,7 @@ mod tests {
         );
         layer.set_journaled();
         assert!(layer.pending(layer.log()).blocks.is_empty());
-        assert!(layer.modify(7, |b| b[0] = 9));
-        assert!(!layer.modify(8, |_| ()));
+        layer.insert(7, block(9));
         assert_eq!(layer.pending(layer.log()).blocks.len(), 1);
         layer.zero(0..6);
         layer.insert(3, block(4));
@@ -309,14 +312,12 @@ mod tests {
         assert_eq!(layer.cost(), 4096 + RANGE_COST);
     }
 
-    /// A block whose journaled contents were changed through a shared `Arc` would change what
-    /// the journal is about to write.
     #[test]
     fn what_a_flush_took_does_not_change_under_it() {
         let mut layer = Layer::new(Generation(1));
         layer.insert(1, block(1));
         let taken = layer.pending(layer.log());
-        layer.modify(1, |b| b[0] = 2);
+        layer.insert(1, block(2));
         assert_eq!(taken.blocks[0].1[0], 1);
     }
 }

@@ -18,6 +18,10 @@ use pack::PackStore;
 use std::{collections::HashMap, path::Path, sync::Arc};
 use sync::{Mutex, RwLock};
 use types::StoreId;
+use write_buffer::{Survivor, WriteBuffer};
+
+/// With less shared memory than this it is not used.
+const SHARED_BYTES_MIN: u64 = 8 << 20;
 
 /// What a new store is told.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +115,7 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none, [`ErrorKind::InUse`] with the holder's process id,
     /// [`ErrorKind::NewerFormat`], [`ErrorKind::Damaged`]. Nothing is changed then.
-    pub fn open(env: &Env, dir: &Path, config: Config) -> Result<Store, Error> {
+    pub fn open(env: &Env, dir: &Path, mut config: Config) -> Result<Store, Error> {
         let began = env.clock.monotonic();
         let manifest = read_manifest(env, dir)?;
         let lock = env.files.lock(&dir.join("lock")).map_err(|e| match e {
@@ -131,6 +135,7 @@ impl Store {
             Arc::new(LocalBrick::open(env.clone(), &dir.join("brick"))?);
         let packs = open_packs(&manifest, &config, &catalog, &brick, epoch);
         let mut recovered = Recovered::new(catalog.volumes()?);
+        let (buffer, survivors) = open_buffer(env, &manifest, &mut config);
         let journal = journal::Journal::open(
             env,
             &dir.join("journal"),
@@ -141,6 +146,8 @@ impl Store {
                 Ok(())
             },
         )?;
+        recovered.overlay(&buffer, survivors);
+        buffer.adopt(epoch, recovered.survived());
         let shared = Arc::new(Shared {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -152,6 +159,7 @@ impl Store {
             brick,
             packs,
             journal,
+            buffer,
             gate: Gate::default(),
             work: WorkQueue::default(),
             volumes: Mutex::new(HashMap::new()),
@@ -215,6 +223,42 @@ fn read_manifest(env: &Env, dir: &Path) -> Result<Manifest, Error> {
             .read_all(&path)
             .map_err(io("cannot read store.toml"))?,
     )
+}
+
+/// Where written data waits, and what a process that died left there. Less is kept dirty where there is little shared
+/// memory.
+fn open_buffer(
+    env: &Env,
+    manifest: &Manifest,
+    config: &mut Config,
+) -> (WriteBuffer, Vec<Survivor>) {
+    if !config.shared_memory {
+        return (WriteBuffer::on_heap(), Vec::new());
+    }
+    let opened = WriteBuffer::open(env, manifest.id, config.dirty_bytes);
+    let room = |buffer: &WriteBuffer| {
+        let available = env.memory.available().unwrap_or(0);
+        // Half: others use shared memory too.
+        (available.saturating_add(buffer.allocated())) / 2
+    };
+    match opened {
+        Ok((buffer, survivors)) => {
+            let room = room(&buffer);
+            if room >= SHARED_BYTES_MIN || !survivors.is_empty() {
+                config.dirty_bytes = config.dirty_bytes.min(room.max(SHARED_BYTES_MIN));
+                return (buffer, survivors);
+            }
+            let _ = buffer.remove();
+            tracing::warn!(
+                available = room,
+                "too little shared memory: guests must be restarted after a crash"
+            );
+        }
+        Err(e) => {
+            tracing::warn!(error = %e, "no shared memory: guests must be restarted after a crash");
+        }
+    }
+    (WriteBuffer::on_heap(), Vec::new())
 }
 
 fn journal_config(config: &Config) -> journal::Config {

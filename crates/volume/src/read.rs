@@ -9,7 +9,7 @@ use crate::{
 };
 use pack::PackStore;
 use std::{ops::Range, sync::Arc};
-use types::{BLOCK_SIZE, Block, BlockIndex, Pointer, Root};
+use types::{BLOCK_SIZE, Block, BlockIndex, Pointer, Root, SharedBlock};
 
 /// Blocks that [`Volume::try_read`] decompresses on the caller's thread; more go where they are read in one piece.
 const INLINE_MISSES_MAX: usize = 8;
@@ -91,7 +91,7 @@ impl Volume {
     }
 
     /// A block as the layers and the root say, and the state's version at that time.
-    pub(crate) fn base_block(&self, index: u64) -> Result<(Arc<Block>, u64), Error> {
+    pub(crate) fn base_block(&self, index: u64) -> Result<(SharedBlock, u64), Error> {
         let _pass = self.shared.gate.enter();
         let (root, version) = {
             let state = self.state.read();
@@ -105,7 +105,7 @@ impl Volume {
             (state.root, state.version)
         };
         let pointer = blockmap::lookup(&Nodes(&self.shared.packs), root, BlockIndex(index))?;
-        let block = if pointer.is_hole() {
+        let block: SharedBlock = if pointer.is_hole() {
             Arc::new([0; BLOCK_SIZE])
         } else {
             self.shared.packs.read(pointer)?

@@ -1,4 +1,4 @@
-//! What the journal gives back after a crash.
+//! What a crash left: in the journal, and, if the machine lives, in the write buffer.
 
 use crate::{
     error::Error,
@@ -9,15 +9,17 @@ use crate::{
 use catalog::{Change, VolumeRecord};
 use journal::Replayed;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
-use types::{Generation, VolumeId};
+use types::{Epoch, Generation, VolumeId};
+use write_buffer::{Survivor, What, WriteBuffer};
 
 /// Generations that were flushed but not destaged, as they are read from the journal.
 pub(crate) struct Recovered {
     volumes: HashMap<VolumeId, (VolumeRecord, BTreeMap<Generation, Layer>)>,
     stale: Vec<(VolumeId, Generation)>,
+    survived: BTreeSet<Epoch>,
 }
 
 impl Recovered {
@@ -29,6 +31,7 @@ impl Recovered {
         Recovered {
             volumes,
             stale: Vec::new(),
+            survived: BTreeSet::new(),
         }
     }
 
@@ -58,6 +61,31 @@ impl Recovered {
         }
     }
 
+    /// What a process that died had written, in the order in which it did. The journal's records of a generation are
+    /// part of that. The journal is told again: what it has is not known block by block.
+    pub(crate) fn overlay(&mut self, buffer: &WriteBuffer, survivors: Vec<Survivor>) {
+        for survivor in survivors {
+            let Some((record, layers)) = self.volumes.get_mut(&survivor.volume) else {
+                continue;
+            };
+            let number = survivor.generation;
+            if number <= record.destaged || !buffer.knows(record.epoch) {
+                continue;
+            }
+            self.survived.insert(record.epoch);
+            let layer = layers.entry(number).or_insert_with(|| Layer::new(number));
+            match survivor.what {
+                What::Wrote(index, block) => layer.insert(index.0, block),
+                What::Zeroed(range, page) => layer.zero_again(range, &page),
+            }
+        }
+    }
+
+    /// Under which epochs what the write buffer had was written.
+    pub(crate) fn survived(&self) -> impl Iterator<Item = Epoch> + '_ {
+        self.survived.iter().copied()
+    }
+
     /// Brings volumes with such generations into use, and tells the journal what it need not keep.
     pub(crate) fn finish(self, shared: &Arc<Shared>) -> Result<(), Error> {
         for (volume, generation) in self.stale {
@@ -75,7 +103,7 @@ impl Recovered {
             if layers.is_empty() && waiting.is_empty() {
                 continue;
             }
-            tracing::info!(volume = %record.name, generations = layers.len(), "recovered from the journal");
+            tracing::info!(volume = %record.name, generations = layers.len(), "recovered what was not in packs");
             let volume = shared.adopt(record, layers)?;
             for snapshot in waiting {
                 volume.expect_snapshot(snapshot)?;

@@ -26,6 +26,7 @@ use sync::{
     thread::JoinHandle,
 };
 use types::{Epoch, Name, Root, VolumeId, VolumeRef};
+use write_buffer::WriteBuffer;
 
 /// A store that is open to write: its only user on this host.
 pub struct Store {
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) packs: Arc<PackStore>,
     pub(crate) journal: Journal,
     pub(crate) budget: Budget,
+    pub(crate) buffer: WriteBuffer,
     pub(crate) gate: Gate,
     pub(crate) work: WorkQueue,
     /// Held while a volume is brought into use, so that there is never more than one of it.
@@ -104,6 +106,10 @@ pub struct StoreStats {
     pub pressure: Pressure,
     /// The journal.
     pub journal: journal::Stats,
+    /// Whether what was written outlives the process: guests may go on over a crash of it.
+    pub survives: bool,
+    /// Bytes of shared memory that the write buffer takes.
+    pub shared_memory: u64,
     /// How long recovery took.
     pub recovery: Duration,
     /// Volumes in use.
@@ -239,6 +245,8 @@ impl Store {
         StoreStats {
             pressure: self.shared.budget.pressure(),
             journal: self.shared.journal.stats(),
+            survives: self.shared.buffer.survives(),
+            shared_memory: self.shared.buffer.allocated(),
             recovery: self.recovery,
             open_volumes: self.shared.volumes.lock().len(),
         }
@@ -302,6 +310,7 @@ impl Store {
     pub fn close(&self) -> Result<(), Error> {
         self.shared.work.close();
         self.shared.budget.close();
+        self.shared.buffer.close();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a background thread had panicked");
@@ -314,6 +323,11 @@ impl Store {
             volume.state.write().closed = true;
         }
         let settled = settled.and_then(|()| self.settle_all());
+        if settled.is_ok()
+            && let Err(e) = self.shared.buffer.remove()
+        {
+            tracing::warn!(error = %e, "the write buffer, which is empty, cannot be removed");
+        }
         // Volumes and what they share refer to each other.
         self.shared.volumes.lock().clear();
         settled
@@ -366,6 +380,7 @@ impl Drop for Store {
         // Who drops without closing (a crash in a simulation) loses what was not flushed.
         self.shared.work.close();
         self.shared.budget.close();
+        self.shared.buffer.close();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }

@@ -147,11 +147,12 @@ impl Volume {
     pub(crate) fn new(shared: Arc<Shared>, record: VolumeRecord, layers: Vec<Layer>) -> Arc<Self> {
         let last = layers.last().map_or(record.destaged, |layer| layer.number);
         let mut state = State::new(last.next(), record.root);
-        for layer in layers {
+        for mut layer in layers {
             shared.budget.charge(0, layer.cost());
+            let log = layer.take_log();
             state.frozen.push_back(Frozen {
                 layer: Arc::new(layer),
-                log: Log::default(),
+                log,
             });
         }
         Arc::new(Volume {

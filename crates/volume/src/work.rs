@@ -10,6 +10,8 @@ use sync::{Condvar, Mutex, thread::JoinHandle};
 
 /// How often somebody looks for what is due without being asked.
 const TICK: Duration = Duration::from_millis(250);
+/// After so many with nothing dirty the write buffer gives its memory back.
+const TRIM_TICKS: u32 = 40;
 /// After a failed destage its volume is left alone for so long.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -107,6 +109,7 @@ fn destager(shared: &Shared) {
 }
 
 fn keeper(shared: &Weak<Shared>) {
+    let mut clean_ticks = 0;
     loop {
         let Some(shared) = shared.upgrade() else {
             return;
@@ -115,6 +118,14 @@ fn keeper(shared: &Weak<Shared>) {
             return;
         }
         shared.update_space();
+        clean_ticks = if shared.budget.dirty() == 0 {
+            clean_ticks + 1
+        } else {
+            0
+        };
+        if clean_ticks == TRIM_TICKS {
+            shared.buffer.trim();
+        }
         for volume in shared.open_volumes() {
             if volume.is_due() {
                 shared.work.push(&volume);

@@ -3,16 +3,16 @@
 use crate::{
     budget::{Need, Waiter},
     error::{Error, ErrorKind},
+    layer::Found,
     read::{Piece, pieces},
     volume::{State, Volume},
 };
 use std::{ops::Range, sync::Arc, time::Duration};
-use types::{BLOCK_SIZE, Block};
+use types::{BLOCK_SIZE, Block, BlockIndex, SharedBlock};
+use write_buffer::{Place, RANGE_COST};
 
 /// Blocks that are set under one hold of the lock: readers wait for no more.
 const BLOCKS_AT_ONCE: usize = 256;
-/// What a zeroed range takes of the budget, about.
-const RANGE: u64 = 64;
 
 impl Waiter for Arc<Volume> {
     fn sleep(&self, time: Duration) {
@@ -29,27 +29,38 @@ impl Volume {
     pub(crate) fn write(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<(), Error> {
         self.admit(data.len() as u64, Need::Space)?;
         let end = offset + data.len() as u64;
-        let mut whole: Vec<(u64, Arc<Block>)> = Vec::with_capacity(data.len() / BLOCK_SIZE);
+        let mut whole: Vec<Piece> = Vec::with_capacity(data.len() / BLOCK_SIZE);
         for piece in pieces(offset, data.len()) {
-            let bytes = &data[piece.of_request.clone()];
             if piece.is_whole() {
-                // Copied once, straight to where it stays.
-                let block: Arc<[u8]> = Arc::from(bytes);
-                let block = block.try_into().expect("a whole piece is a block");
-                whole.push((piece.index, block));
+                whole.push(piece);
             } else {
+                let bytes = &data[piece.of_request.clone()];
                 self.merge(&piece, end, |part| part.copy_from_slice(bytes))?;
             }
         }
-        let mut whole = whole.into_iter();
-        while whole.len() > 0 {
-            self.change_head(end, |state| {
-                for (index, block) in whole.by_ref().take(BLOCKS_AT_ONCE) {
-                    state.head.insert(index, block);
-                }
-            })?;
+        whole
+            .chunks(BLOCKS_AT_ONCE)
+            .try_for_each(|pieces| self.write_blocks(pieces, data, end))
+    }
+
+    /// Copies whole blocks once, straight to where they stay, and then makes them the volume's.
+    fn write_blocks(
+        self: &Arc<Self>,
+        pieces: &[Piece],
+        data: &[u8],
+        end: u64,
+    ) -> Result<(), Error> {
+        let mut new = self.shared.buffer.take(pieces.len())?;
+        for (new, piece) in new.iter_mut().zip(pieces) {
+            let bytes = &data[piece.of_request.clone()];
+            new.fill(bytes.try_into().expect("a whole piece is a block"));
         }
-        Ok(())
+        self.change_head(end, |state| {
+            for (new, piece) in new.into_iter().zip(pieces) {
+                let block = new.publish(self.place(state, piece.index));
+                state.head.insert(piece.index, block);
+            }
+        })
     }
 
     /// Makes a range read as zeroes; range and permission were checked.
@@ -91,8 +102,17 @@ impl Volume {
     }
 
     fn zero_blocks(self: &Arc<Self>, blocks: Range<u64>, limit: u64) -> Result<(), Error> {
-        self.admit(RANGE, Need::Memory)?;
-        self.change_head(limit, |state| state.head.zero(blocks))
+        self.admit(RANGE_COST, Need::Memory)?;
+        let mut spare = self.shared.buffer.take(1)?;
+        self.change_head(limit, |state| {
+            let place = self.place(state, blocks.start);
+            // The note first: what the range hides is given back.
+            state
+                .head
+                .ranges()
+                .push(spare.remove(0), place, blocks.end - blocks.start);
+            state.head.zero(blocks);
+        })
     }
 
     fn zero_piece(self: &Arc<Self>, piece: &Piece, limit: u64) -> Result<(), Error> {
@@ -107,27 +127,38 @@ impl Volume {
         end: u64,
         change: impl Fn(&mut [u8]),
     ) -> Result<(), Error> {
-        let part = |block: &mut Block| change(&mut block[piece.within.clone()]);
-        if self.change_head(end, |state| state.head.modify(piece.index, part))? {
-            return Ok(());
-        }
+        let mut new = self.shared.buffer.take(1)?;
+        let mut below: Option<(SharedBlock, u64)> = None;
         loop {
-            let (base, version) = self.base_block(piece.index)?;
-            let mut block = base;
-            part(Arc::make_mut(&mut block));
             let done = self.change_head(end, |state| {
-                if state.head.modify(piece.index, part) {
-                    return true;
-                }
-                let same = state.version == version;
-                if same {
-                    state.head.insert(piece.index, Arc::clone(&block));
-                }
-                same
+                let mut block: Block = match (state.head.find(piece.index), &below) {
+                    (Found::Block(block), _) => *block.bytes(),
+                    (Found::Zero, _) => [0; BLOCK_SIZE],
+                    (Found::Absent, Some((block, version))) if *version == state.version => {
+                        *block.bytes()
+                    }
+                    (Found::Absent, _) => return false,
+                };
+                change(&mut block[piece.within.clone()]);
+                let mut new = new.remove(0);
+                new.fill(&block);
+                let block = new.publish(self.place(state, piece.index));
+                state.head.insert(piece.index, block);
+                true
             })?;
             if done {
                 return Ok(());
             }
+            below = Some(self.base_block(piece.index)?);
+        }
+    }
+
+    /// Where a block of the head is.
+    fn place(&self, state: &State, index: u64) -> Place {
+        Place {
+            volume: self.id,
+            generation: state.head.number,
+            index: BlockIndex(index),
         }
     }
 

@@ -21,12 +21,14 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use types::{BLOCK_SIZE, Block, BlockIndex, Codec, Epoch, NoProgress, Pointer, Root, StoreId};
+use types::{
+    BLOCK_SIZE, BlockIndex, Codec, Epoch, NoProgress, Pointer, Root, SharedBlock, StoreId,
+};
 
 pub const SIZE_BLOCKS: u64 = 1 << 20;
 
 /// A block that is like no other and compresses by half.
-pub fn block(n: u64) -> Arc<Block> {
+pub fn block(n: u64) -> SharedBlock {
     let mut bytes = [7; BLOCK_SIZE];
     let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for word in bytes[..BLOCK_SIZE / 2].as_chunks_mut::<8>().0 {
@@ -195,7 +197,7 @@ impl Machine {
             for (&at, &n) in contents {
                 let pointer = blockmap::lookup(&Nodes(&self.store), *root, BlockIndex(at)).unwrap();
                 assert!(
-                    self.store.read(pointer).unwrap() == block(n),
+                    self.store.read(pointer).unwrap()[..] == block(n)[..],
                     "{name} block {at}"
                 );
             }

@@ -5,7 +5,7 @@ use crate::{Batch, Replayed, error::Error, state::Pins, supply::SegmentFile};
 use env::AlignedBuf;
 use format::journal::{Extent, PAGE, Record, Unverified};
 use std::{collections::BTreeMap, sync::Arc};
-use types::{BlockIndex, Epoch, JournalSeq, VolumeId};
+use types::{BlockIndex, Epoch, JournalSeq, SharedBlock, VolumeId};
 
 /// Bytes that are read at a time; more than the longest record.
 const WINDOW_LEN: u64 = 2 << 20;
@@ -222,7 +222,7 @@ fn append(batches: &mut Vec<Batch>, record: &Record<'_>) {
             let data = blocks.by_ref().take(extent.blocks as usize);
             batch
                 .blocks
-                .extend(indices(extent).zip(data.map(|block| Arc::new(*block))));
+                .extend(indices(extent).zip(data.map(|block| Arc::new(*block) as SharedBlock)));
         } else if extent.blocks > 0 {
             batch.zeroes.push((extent.first, extent.blocks));
         }

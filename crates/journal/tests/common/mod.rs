@@ -5,7 +5,7 @@
 use journal::{Batch, Config, Error, ErrorKind, Journal, Replayed, Ticket};
 use sim::SimEnv;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
-use types::{Block, BlockIndex, Epoch, Generation, JournalSeq, StoreId, VolumeId};
+use types::{BlockIndex, Epoch, Generation, JournalSeq, SharedBlock, StoreId, VolumeId};
 
 pub(crate) const DIR: &str = "/store/journal";
 pub(crate) const STORE: StoreId = StoreId([9; 16]);
@@ -17,7 +17,7 @@ pub(crate) fn config(segment_kib: u64, segments: u64) -> Config {
     }
 }
 
-pub(crate) fn block(stamp: u64) -> Arc<Block> {
+pub(crate) fn block(stamp: u64) -> SharedBlock {
     let mut block = [0; 4096];
     for (n, word) in block.chunks_mut(8).enumerate() {
         word.copy_from_slice(&(stamp << 16 | n as u64).to_le_bytes());

@@ -33,7 +33,7 @@ fn what_is_given_up_reads_as_damaged_and_the_rest_stays() {
                 store.blocks.clear();
                 let read = store.read(*p);
                 if live.get(i as u16) {
-                    assert!(read.unwrap() == block(i as u64), "{how:?} {i}");
+                    assert!(read.unwrap()[..] == block(i as u64)[..], "{how:?} {i}");
                 } else {
                     let error = read.unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Damaged);
@@ -221,7 +221,7 @@ fn a_header_from_before_a_rewrite_does_not_make_a_good_block_damaged() {
         assert_reads(&store, p, wanted);
         store.headers.insert(pack, Arc::clone(&old));
         store.blocks.clear();
-        assert!(store.read(pointers[i]).unwrap() == wanted[0]);
+        assert!(store.read(pointers[i]).unwrap()[..] == wanted[0][..]);
         store.headers.insert(pack, Arc::clone(&old));
         assert_eq!(
             store.read(pointers[i - 4]).unwrap_err().kind(),

@@ -1,12 +1,16 @@
 //! Random histories by seed.
 
-use crate::{DIR, Dice, model::Model, steps::step};
+use crate::{
+    DIR, Dice,
+    model::{Kept, Model},
+    steps::step,
+};
 use sim::SimEnv;
 use std::path::Path;
 use volume::{Config, InitOptions, Store};
 
-fn config(seed: u64) -> Config {
-    match seed % 3 {
+fn config(seed: u64, shared_memory: bool) -> Config {
+    let config = match seed % 3 {
         0 => Config::small(),
         1 => Config {
             destage_bytes: 64 << 10,
@@ -17,6 +21,10 @@ fn config(seed: u64) -> Config {
             flush_destage_bytes: 128 << 10,
             ..Config::small()
         },
+    };
+    Config {
+        shared_memory,
+        ..config
     }
 }
 
@@ -36,7 +44,8 @@ fn history(seed: u64) {
     let sim = SimEnv::new(seed);
     let dir = Path::new(DIR);
     Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
-    let mut store = Store::open(&sim.env(), dir, config(seed)).unwrap();
+    let mut shared = true;
+    let mut store = Store::open(&sim.env(), dir, config(seed, shared)).unwrap();
     let mut model = Model::default();
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     for _round in 0..6 {
@@ -56,20 +65,27 @@ fn history(seed: u64) {
             _ => sim.power_cut(),
         }
         drop(store);
-        if dice.roll(3) == 0 {
+        let again = dice.roll(3) == 0;
+        if again {
             // A second crash, during recovery, changes nothing.
             sim.crash_after(dice.roll(40));
-            drop(Store::open(&sim.env(), dir, config(seed)));
+            drop(Store::open(&sim.env(), dir, config(seed, shared)));
             sim.power_cut();
         }
-        store = Store::open(&sim.env(), dir, config(seed))
+        let was_shared = std::mem::replace(&mut shared, dice.roll(5) != 0);
+        store = Store::open(&sim.env(), dir, config(seed, shared))
             .unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
         if crash == 0 {
             for history in model.volumes.values_mut() {
                 history.flushed();
             }
         }
-        crate::model::verify(&store, &mut model, seed);
+        let kept = if crash == 1 && !again && was_shared && shared {
+            Kept::Answered
+        } else {
+            Kept::Flushed
+        };
+        crate::model::verify(&store, &mut model, kept, seed);
     }
 }
 
