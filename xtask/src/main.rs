@@ -2,6 +2,7 @@
 
 mod demo;
 mod install;
+mod orders;
 mod soak;
 mod stage;
 mod test;

@@ -3,7 +3,7 @@
 //! One profile, so that dependencies are compiled once for building and once for checking.
 
 use crate::{
-    install,
+    install, orders,
     stage::{build_holdfast, cargo, show, stage},
     tidy,
 };
@@ -43,7 +43,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         e2e::image::ensure(&|line| println!("   {line}")).map(drop)
     })?;
     println!("== tests");
-    show("cargo nextest", &mut tests(options.filter.as_deref()))
+    show("cargo nextest", &mut tests(options.filter.as_deref()))?;
+    if options.filter.is_none() {
+        println!("== orders of execution");
+        show("cargo nextest", &mut orders::tests())?;
+    }
+    Ok(())
 }
 
 fn lints() -> Result<()> {
@@ -56,7 +61,8 @@ fn lints() -> Result<()> {
         "-D",
         "warnings",
     ];
-    show("cargo clippy", &mut cargo(&clippy))
+    show("cargo clippy", &mut cargo(&clippy))?;
+    show("cargo clippy", &mut orders::lints())
 }
 
 fn documentation() -> Result<()> {

@@ -12,7 +12,7 @@ use types::{BLOCK_SIZE, Block, Pointer};
 const ATTEMPTS: usize = 3;
 const READING: &str = "reading";
 
-thread_local! {
+sync::thread_local! {
     static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
@@ -129,7 +129,8 @@ impl PackStore {
             else {
                 return Ok(None);
             };
-            let result = BUFFERS.with_borrow_mut(|(stored, plain)| {
+            let result = BUFFERS.with(|buffers| {
+                let (stored, plain) = &mut *buffers.borrow_mut();
                 let entry = locate(&header, p, kind)?;
                 if !self.stored(&header, p, wait, stored)? {
                     return Ok(None);

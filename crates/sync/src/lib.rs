@@ -36,6 +36,11 @@ pub mod atomic {
     pub use these::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
 
+#[cfg(feature = "shuttle")]
+pub use shuttle::thread_local;
+#[cfg(not(feature = "shuttle"))]
+pub use std::thread_local;
+
 /// Threads; the engine starts them through `env`.
 pub mod thread {
     #[cfg(feature = "shuttle")]
@@ -43,5 +48,5 @@ pub mod thread {
     #[cfg(not(feature = "shuttle"))]
     use std::thread as these;
 
-    pub use these::{Builder, JoinHandle, sleep, yield_now};
+    pub use these::{Builder, JoinHandle, sleep, spawn, yield_now};
 }

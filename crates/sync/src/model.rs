@@ -5,8 +5,12 @@
 //! | `HOLDFAST_ORDERS` | how many orders each test tries, instead of its own number |
 //! | `HOLDFAST_ORDERS_SEED` | the first seed, instead of 0; a failure prints the seed to try again |
 
+#[cfg(test)]
+mod interleavings;
+
 use shuttle::{
-    Config, FailurePersistence, Runner,
+    Config, FailurePersistence, MaxSteps, Runner,
+    rand::Rng,
     scheduler::{PctScheduler, RandomScheduler},
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,6 +19,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 const ROUND: usize = 16;
 /// Preemptions that the scheduler chooses with care, at most: few bugs need more.
 const DEPTH_MAX: u64 = 5;
+/// Who has not ended by then never will: threads that ask again and again.
+const STEPS_MAX: usize = 200_000;
 /// What the engine's threads get, too.
 const STACK_BYTES: usize = 1 << 20;
 
@@ -40,12 +46,19 @@ pub fn explore(orders: usize, test: impl Fn() + Send + Sync + Clone + 'static) {
     }
 }
 
+/// A number below `limit`, the seed's choice; to be called inside of [`explore`] only.
+#[must_use]
+pub fn random(limit: u64) -> u64 {
+    shuttle::rand::thread_rng().gen_range(0..limit)
+}
+
 fn run(seed: u64, test: impl Fn() + Send + Sync + 'static) {
     let mut config = Config::new();
     config.stack_size = STACK_BYTES;
     config.failure_persistence = FailurePersistence::None;
+    config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
     config.silence_warnings = true;
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         let scheduler = RandomScheduler::new_from_seed(seed, ROUND);
         Runner::new(scheduler, config).run(test);
     } else {

@@ -185,7 +185,8 @@ impl Budget {
             }
             if waiter.drain()? {
                 let mut guard = self.full.lock();
-                if !self.has_room(bytes, need) {
+                // Again under the lock: what changes either wakes us from now on.
+                if !self.has_room(bytes, need) && !self.closed.load(Relaxed) {
                     self.drained.wait_for(&mut guard, WAIT_MAX);
                 }
             }

@@ -31,6 +31,8 @@ mod error;
 mod flush;
 mod gate;
 mod ingest;
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 mod layer;
 mod manage;
 mod manifest;

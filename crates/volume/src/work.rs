@@ -46,7 +46,7 @@ impl WorkQueue {
     }
 
     /// The next volume; none after a tick without work. `Err` when closed.
-    fn pop(&self) -> Result<Option<Arc<Volume>>, ()> {
+    pub(crate) fn pop(&self) -> Result<Option<Arc<Volume>>, ()> {
         let mut queue = self.queue.lock();
         loop {
             if queue.closed {
