@@ -87,6 +87,14 @@ pub trait File: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts or extends it (with a hole).
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Takes storage for the first `len` bytes, and makes the file so long if it is shorter. What is new reads as
+    /// zeroes.
+    ///
+    /// # Behavior
+    /// Where there is no such verb zeroes are written behind the file's end, as this body does.
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        append_zeroes(self, len)
+    }
     /// Gives storage back: `[offset, offset + len)` reads as zeroes. The length of the file stays.
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
     /// The first bytes that may be other than zero, at or after `offset`; none if only a hole follows.
@@ -97,6 +105,18 @@ pub trait File: Send + Sync {
         let len = self.len()?;
         Ok((offset < len).then_some(offset..len))
     }
+}
+
+/// Writes zeroes behind the end of `file` until it has `len` bytes.
+fn append_zeroes<F: File + ?Sized>(file: &F, len: u64) -> io::Result<()> {
+    const ZEROES: &[u8] = &[0; 64 << 10];
+    let mut at = file.len()?;
+    while at < len {
+        let step = (len - at).min(ZEROES.len() as u64);
+        file.write_at(at, &ZEROES[..step as usize])?;
+        at += step;
+    }
+    Ok(())
 }
 
 /// What is at a path.

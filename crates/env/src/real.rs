@@ -178,9 +178,9 @@ impl Files for RealFiles {
             .open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                file.set_len(0)?;
+                // Over what was there: on a full file system a file that was cut could not grow again.
                 file.rewind()?;
-                write!(file, "{}", std::process::id())?;
+                write!(file, "{:<20}", std::process::id())?;
                 Ok(Box::new(RealLock(file)))
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -257,6 +257,13 @@ impl File for RealFile {
         self.0.set_len(len)
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            Err(Errno::OPNOTSUPP) => crate::append_zeroes(self, len),
+            done => Ok(done?),
+        }
+    }
+
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(rustix::fs::fallocate(&self.0, flags, offset, len)?)
@@ -311,7 +318,11 @@ mod tests {
         assert!(back[4096..8192].iter().all(|&b| b == 0));
         assert_eq!(back[8192..], data[8192..]);
         assert!(env.files.open(&path, options).is_err());
-        let past_the_end = file.read_at(1 << 16, &mut back).unwrap_err();
+        let (len, taken) = (file.len().unwrap(), file.allocated().unwrap());
+        file.allocate(len + (1 << 20)).unwrap();
+        assert_eq!(file.len().unwrap(), len + (1 << 20));
+        assert!(file.allocated().unwrap() >= taken + (1 << 20));
+        let past_the_end = file.read_at(1 << 21, &mut back).unwrap_err();
         assert_eq!(past_the_end.kind(), io::ErrorKind::UnexpectedEof);
     }
 

@@ -139,9 +139,10 @@ impl Files for SimFiles {
         let world = self.world.lock();
         world.alive(self.life)?;
         world.tree.lookup(path)?;
+        let total = world.space.unwrap_or(SPACE_DEFAULT);
         Ok(Space {
-            total: world.space.unwrap_or(SPACE_DEFAULT),
-            free: world.free().min(SPACE_DEFAULT),
+            total,
+            free: total.saturating_sub(world.tree.used()),
         })
     }
 

@@ -22,6 +22,7 @@
 //! which nothing else is taken. Journal, catalog and packs may be called under any of them: they call nobody back,
 //! except that packs reserve ids in the catalog.
 
+mod ballast;
 mod budget;
 mod config;
 mod create;

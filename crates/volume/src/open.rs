@@ -1,6 +1,7 @@
 //! Making and opening a store.
 
 use crate::{
+    ballast::Ballast,
     budget::Budget,
     config::{Background, Config},
     error::{Error, ErrorKind},
@@ -130,7 +131,8 @@ impl Store {
         })?;
         let catalog: Arc<dyn Catalog> =
             Arc::new(RedbCatalog::open(env, &dir.join("catalog.redb"))?);
-        let epoch = catalog.next_store_epoch()?;
+        let ballast = Ballast::new(env, dir, config.reserve_bytes);
+        let epoch = ballast.or_without(|| Ok(catalog.next_store_epoch()?))?;
         let brick: Arc<dyn brick::Brick> =
             Arc::new(LocalBrick::open(env.clone(), &dir.join("brick"))?);
         let packs = open_packs(&manifest, &config, &catalog, &brick, epoch);
@@ -152,6 +154,7 @@ impl Store {
             env: env.clone(),
             dir: dir.to_owned(),
             budget: Budget::new(config.dirty_bytes, config.reserve_bytes),
+            ballast,
             manifest,
             config,
             epoch,

@@ -61,11 +61,14 @@ impl Store {
         let mut committed = volume.record.lock();
         // Under the lock: destaging may have just changed the record.
         let snapshot = self.shared.snapshot(&r)?;
-        self.shared.catalog.commit(&[Change::RemoveSnapshot {
+        let removal = [Change::RemoveSnapshot {
             volume: snapshot.volume,
             id: snapshot.id,
             version: snapshot.version,
-        }])?;
+        }];
+        self.shared
+            .ballast
+            .or_without(|| Ok(self.shared.catalog.commit(&removal)?))?;
         if let Some(wanted) = committed.wanted.get_mut(&snapshot.generation) {
             wanted.retain(|w| !matches!(w, Wanted::Snapshot(s) if s.id == snapshot.id));
         }

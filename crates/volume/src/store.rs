@@ -1,6 +1,7 @@
 //! A store that is open: what its volumes share.
 
 use crate::{
+    ballast::Ballast,
     budget::{Budget, Pressure},
     config::{Background, Config},
     error::{Error, ErrorKind},
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) budget: Budget,
     pub(crate) buffer: WriteBuffer,
+    pub(crate) ballast: Ballast,
     pub(crate) gate: Gate,
     pub(crate) work: WorkQueue,
     /// Held while a volume is brought into use, so that there is never more than one of it.
@@ -140,8 +142,16 @@ impl Shared {
     pub(crate) fn update_space(&self) {
         let journal = self.journal.stats();
         let promised = journal.capacity.saturating_sub(journal.allocated);
-        match self.brick.space() {
-            Ok(space) => self.budget.set_space(space, promised, 0),
+        let mut space = self.brick.space();
+        // The store's own part of what is kept counts once, whether it is free or held.
+        if space
+            .as_ref()
+            .is_ok_and(|space| self.ballast.keep(space.free))
+        {
+            space = self.brick.space();
+        }
+        match space {
+            Ok(space) => self.budget.set_space(space, promised, self.ballast.held()),
             Err(e) => tracing::warn!(error = ?e, "cannot tell how much space is left"),
         }
     }

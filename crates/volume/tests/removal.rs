@@ -122,7 +122,12 @@ fn what_was_flushed_until_removal_is_there_when_it_is_taken_back() {
 #[test]
 fn a_removal_that_fails_changes_nothing() {
     let sim = SimEnv::new(2);
-    let store = new(&sim, &Config::small());
+    // Without a reserve, which would be given up for it.
+    let config = Config {
+        reserve_bytes: 0,
+        ..Config::small()
+    };
+    let store = new(&sim, &config);
     let device = make(&store, "v", MIB);
     let data = noise(1, 64 << 10);
     device.write(0, &data, Durability::Durable).unwrap();

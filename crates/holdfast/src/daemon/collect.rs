@@ -107,8 +107,9 @@ impl Daemon {
             dry_run: request.dry_run,
             ..gc::Options::default()
         };
-        let report =
-            gc::collect(self.store.packs(), &*self.store, &options, work).map_err(api_error)?;
+        let collect = || gc::collect(self.store.packs(), &*self.store, &options, work);
+        let full = |e: &gc::Error| e.kind() == gc::ErrorKind::NoSpace;
+        let report = self.store.freeing(full, collect).map_err(api_error)?;
         if !request.dry_run {
             self.store.update_space();
             let stored = stored_bytes(self.store.packs())?;
