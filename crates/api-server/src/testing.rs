@@ -172,6 +172,8 @@ impl Control for FakeControl {
             journal_capacity: 1 << 30,
             dirty: 0,
             dirty_budget: 1 << 28,
+            survives: true,
+            shared_memory: 1 << 22,
             cache_budget: 1 << 29,
             index_entries: 0,
             index_k: 0,

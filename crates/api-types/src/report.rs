@@ -40,6 +40,10 @@ pub struct StoreInfo {
     pub dirty: u64,
     /// See `dirty`.
     pub dirty_budget: u64,
+    /// Whether what was written is in shared memory, and so survives a crash of the daemon.
+    pub survives: bool,
+    /// Bytes of shared memory taken now.
+    pub shared_memory: u64,
     /// Bytes of memory that the caches may take.
     pub cache_budget: u64,
     /// Entries of the dedup index, and the share of hashes that it samples is 1 in 2^`index_k`.

@@ -72,6 +72,14 @@ fn info_text(i: &StoreInfo) -> String {
                 format_size(i.dirty_budget)
             ),
         ),
+        (
+            "write buffer",
+            if i.survives {
+                format!("shared memory, {}", format_size(i.shared_memory))
+            } else {
+                "of the process: answered writes are lost in a crash, unless flushed".to_owned()
+            },
+        ),
         ("caches", format!("at most {}", format_size(i.cache_budget))),
         (
             "dedup index",

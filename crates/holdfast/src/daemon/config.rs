@@ -21,7 +21,7 @@ pub(crate) struct Config {
 }
 
 /// Sizes with suffixes; the defaults depend on the machine's memory.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Memory {
     /// For written data that is not in packs yet. Default: 1/16 of memory, at most 384 MiB.
@@ -30,6 +30,19 @@ pub(crate) struct Memory {
     pub(crate) cache: Option<Size>,
     /// For the deduplication index. Default: 1/32 of memory, at most 256 MiB.
     pub(crate) index: Option<Size>,
+    /// Written data is in shared memory, where the next daemon finds it after a crash. Default: yes.
+    pub(crate) shared: bool,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory {
+            dirty: None,
+            cache: None,
+            index: None,
+            shared: true,
+        }
+    }
 }
 
 /// Disk.
@@ -114,6 +127,7 @@ impl Config {
             }
         };
         set(&mut config.dirty_bytes, self.memory.dirty);
+        config.shared_memory = self.memory.shared;
         set(&mut config.cache_bytes, self.memory.cache);
         set(&mut config.index_bytes, self.memory.index);
         set(&mut config.journal_bytes, self.disk.journal);

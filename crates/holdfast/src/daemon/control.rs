@@ -134,6 +134,8 @@ impl Control for Daemon {
             journal_capacity: stats.journal.capacity,
             dirty: stats.pressure.dirty,
             dirty_budget: stats.pressure.dirty_limit,
+            survives: stats.survives,
+            shared_memory: stats.shared_memory,
             cache_budget: config.cache_bytes,
             index_entries: usage.index_entries,
             index_k: usage.index_k,

@@ -68,6 +68,18 @@ fn store(registry: &mut Registry, daemon: &Daemon) {
     );
     gauge(
         registry,
+        "write_buffer_survives",
+        "1 if written data is in shared memory and survives a crash of the daemon",
+        u64::from(stats.survives),
+    );
+    gauge(
+        registry,
+        "write_buffer_bytes",
+        "Shared memory that the write buffer takes",
+        stats.shared_memory,
+    );
+    gauge(
+        registry,
         "space_free_bytes",
         "Free space of the store's file system",
         pressure.free,
