@@ -4,10 +4,6 @@
     unsafe_code,
     reason = "mapping a file has no safe interface: others could change it"
 )]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this is the door that the lint points to"
-)]
 
 use crate::AlignedBuf;
 use rustix::{

@@ -137,7 +137,7 @@ impl Store {
             Arc::new(LocalBrick::open(env.clone(), &dir.join("brick"))?);
         let packs = open_packs(&manifest, &config, &catalog, &brick, epoch);
         let mut recovered = Recovered::new(catalog.volumes()?);
-        let (buffer, survivors) = open_buffer(env, &manifest, &mut config);
+        let (buffer, survivors) = open_buffer(env, &manifest, &mut config)?;
         let journal = journal::Journal::open(
             env,
             &dir.join("journal"),
@@ -230,13 +230,16 @@ fn read_manifest(env: &Env, dir: &Path) -> Result<Manifest, Error> {
 
 /// Where written data waits, and what a process that died left there. Less is kept dirty where there is little shared
 /// memory.
+///
+/// # Errors
+/// If what is there belongs to somebody else: it may hold what guests believe to be written.
 fn open_buffer(
     env: &Env,
     manifest: &Manifest,
     config: &mut Config,
-) -> (WriteBuffer, Vec<Survivor>) {
+) -> Result<(WriteBuffer, Vec<Survivor>), Error> {
     if !config.shared_memory {
-        return (WriteBuffer::on_heap(), Vec::new());
+        return Ok((WriteBuffer::on_heap(), Vec::new()));
     }
     let opened = WriteBuffer::open(env, manifest.id, config.dirty_bytes);
     let room = |buffer: &WriteBuffer| {
@@ -249,7 +252,7 @@ fn open_buffer(
             let room = room(&buffer);
             if room >= SHARED_BYTES_MIN || !survivors.is_empty() {
                 config.dirty_bytes = config.dirty_bytes.min(room.max(SHARED_BYTES_MIN));
-                return (buffer, survivors);
+                return Ok((buffer, survivors));
             }
             let _ = buffer.remove();
             tracing::warn!(
@@ -257,11 +260,15 @@ fn open_buffer(
                 "too little shared memory: guests must be restarted after a crash"
             );
         }
+        Err(e) if e.is_refused() => {
+            let message = format!("{e}: run this as the user that serves the store");
+            return Err(Error::new(ErrorKind::Io, message).with_source(e));
+        }
         Err(e) => {
             tracing::warn!(error = %e, "no shared memory: guests must be restarted after a crash");
         }
     }
-    (WriteBuffer::on_heap(), Vec::new())
+    Ok((WriteBuffer::on_heap(), Vec::new()))
 }
 
 fn journal_config(config: &Config) -> journal::Config {

@@ -50,6 +50,14 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// Whether there is a buffer, of somebody else.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Error::Memory(e) if e.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 impl WriteBuffer {
     /// A buffer on the heap: what is in it dies with the process.
     #[must_use]

@@ -108,10 +108,10 @@ impl Slots {
             }),
             freed: Condvar::new(),
         });
-        if !header::is_ours(&slots.words(header::WORDS), store) {
+        if !header::is_ours(slots.header(), store) {
             slots.region.release(0..HEADER_BYTES)?;
             slots.region.reserve(0..HEADER_BYTES)?;
-            header::begin(&slots.words(header::WORDS), store);
+            header::begin(slots.header(), store);
         }
         let survivors = slots.recover()?;
         Ok((slots, survivors))
@@ -119,7 +119,7 @@ impl Slots {
 
     /// What the entries say; every slot has a holder, or is free, from now on.
     fn recover(self: &Arc<Self>) -> Result<Vec<Survivor>, Error> {
-        let chunks = header::chunks(&self.words(header::WORDS)).min(self.chunks_max);
+        let chunks = header::chunks(self.header()).min(self.chunks_max);
         let used = HEADER_BYTES..HEADER_BYTES + u64::from(chunks) * CHUNK_BYTES;
         if chunks > 0 {
             // A chunk whose memory was not had when we died has none.
@@ -134,7 +134,7 @@ impl Slots {
                 number,
             };
             // One that has nothing is dropped, and so it is free.
-            if let Some(entry) = Entry::decode(&self.entry(number)) {
+            if let Some(entry) = Entry::decode(self.entry(number)) {
                 last = last.max(entry.last_sequence(&slot));
                 entry.survivors(slot, &mut survivors);
             }
@@ -145,11 +145,11 @@ impl Slots {
     }
 
     pub(crate) fn knows(&self, epoch: Epoch) -> bool {
-        header::lineage(&self.words(header::WORDS)).contains(&epoch)
+        header::lineage(self.header()).contains(&epoch)
     }
 
     pub(crate) fn set_lineage(&self, epochs: impl Iterator<Item = Epoch>) {
-        header::set_lineage(&self.words(header::WORDS), epochs);
+        header::set_lineage(self.header(), epochs);
     }
 
     /// Entries of slots that nobody holds say nothing any more.
@@ -195,7 +195,7 @@ impl Slots {
             return Ok(false);
         }
         self.region.reserve(chunk_range(chunk))?;
-        header::set_chunks(&self.words(header::WORDS), chunk + 1);
+        header::set_chunks(self.header(), chunk + 1);
         state.chunks = chunk + 1;
         // The low ones are taken first.
         let numbers = chunk * CHUNK_SLOTS..(chunk + 1) * CHUNK_SLOTS;
@@ -213,13 +213,13 @@ impl Slots {
         if state.chunks == 0 || !state.all_free() {
             return;
         }
-        header::set_chunks(&self.words(header::WORDS), 0);
+        header::set_chunks(self.header(), 0);
         let all = HEADER_BYTES..HEADER_BYTES + u64::from(state.chunks) * CHUNK_BYTES;
         if self.region.release(all).is_ok() {
             state.chunks = 0;
             state.free = Vec::new();
         } else {
-            header::set_chunks(&self.words(header::WORDS), state.chunks);
+            header::set_chunks(self.header(), state.chunks);
         }
     }
 
@@ -238,9 +238,8 @@ impl Slots {
         self.freed.notify_one();
     }
 
-    /// So many words from the start of the region.
-    fn words(&self, count: usize) -> &[AtomicU64] {
-        self.words_at(0, count)
+    fn header(&self) -> &[AtomicU64] {
+        self.words_at(0, header::WORDS)
     }
 
     fn entry(&self, number: u32) -> &[AtomicU64] {
