@@ -249,7 +249,7 @@ impl Slots {
     }
 
     fn words_at(&self, at: u64, count: usize) -> &[AtomicU64] {
-        assert!(at % 8 == 0 && at + count as u64 * 8 <= self.region.bytes().len() as u64);
+        assert!(at.is_multiple_of(8) && at + count as u64 * 8 <= self.region.bytes().len() as u64);
         // SAFETY: in bounds and aligned, as just checked, and mapped as long as `self` holds the region. Words are
         // touched as atomics only: header and entries never overlap slots.
         unsafe {
