@@ -235,7 +235,8 @@ impl Slots {
         let mut state = self.state.lock();
         state.free.push(number);
         drop(state);
-        self.freed.notify_one();
+        // They wait for different numbers of them.
+        self.freed.notify_all();
     }
 
     fn header(&self) -> &[AtomicU64] {

@@ -176,16 +176,17 @@ fn who_finds_it_full_waits_for_what_is_given_back() {
     let mut all = buffer.take(SPARE).unwrap();
     let (done, waits) = mpsc::channel();
     let waiter = buffer.clone();
-    let thread = std::thread::spawn(move || {
+    let thread = env::spawn("waiter", move || {
         let _ = done.send(waiter.take(2).map(|new| new.len()));
-    });
+    })
+    .unwrap();
     all.truncate(SPARE - 1);
     assert!(waits.recv_timeout(Duration::from_millis(20)).is_err());
     all.truncate(SPARE - 2);
     assert_eq!(waits.recv().unwrap().unwrap(), 2);
     thread.join().unwrap();
     let waiter = buffer.clone();
-    let thread = std::thread::spawn(move || waiter.take(SPARE).is_err());
+    let thread = env::spawn("waiter", move || waiter.take(SPARE).is_err()).unwrap();
     buffer.close();
     assert!(thread.join().unwrap());
 }
