@@ -16,7 +16,7 @@ use e2e::{
     qemu::{self, Qemu},
     stopwatch::{Stopwatch, poll},
 };
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, slice::from_ref, time::Duration};
 use table::Figures;
 
 /// How long a guest may take for a command; emulation is slow.
@@ -160,9 +160,10 @@ impl Scene {
         let disk = NbdDisk {
             socket: self.daemon.nbd_socket(),
             export: "web1".to_owned(),
+            reconnect: None,
         };
         let log = self.daemon.directory().join(log);
-        let guest = Guest::boot(&self.qemu, self.kvm, &self.image, &disk, &log)?;
+        let guest = Guest::boot(&self.qemu, self.kvm, &self.image, from_ref(&disk), &log)?;
         note(&format!("up after {:.1} s", guest.boot.as_secs_f64()));
         Ok(guest)
     }

@@ -31,6 +31,15 @@ const CLIENTS: &[Need] = &[
     ("cc", "gcc"),
 ];
 
+/// For the database in a guest.
+const DATABASE: &[Need] = &[("sqlite3", "sqlite3"), ("ldd", "libc-bin")];
+
+/// Installs what a guest with a database takes.
+pub(crate) fn for_database() -> Result<()> {
+    packages(&missing(DATABASE, tools::have))?;
+    for_guest()
+}
+
 /// Installs what booting a guest takes.
 pub(crate) fn for_guest() -> Result<()> {
     debug_assert!(

@@ -4,6 +4,7 @@
 //! A failure ends it with the one command that does it again.
 
 mod binary;
+mod database;
 mod kills;
 mod sim;
 
@@ -24,6 +25,8 @@ enum Soak {
     Sim(sim::Options),
     /// The real daemon, killed at random moments under load.
     Kills(kills::Options),
+    /// A database in a guest, killed with the daemon.
+    Database(database::Options),
 }
 
 /// Runs one, or all with their defaults.
@@ -31,9 +34,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.soak {
         Some(Soak::Sim(options)) => sim::run(options),
         Some(Soak::Kills(options)) => kills::run(options),
+        Some(Soak::Database(options)) => database::run(options),
         None => {
             sim::run(&sim::Options::default())?;
-            kills::run(&kills::Options::default())
+            kills::run(&kills::Options::default())?;
+            database::run(&database::Options::default())
         }
     }
 }

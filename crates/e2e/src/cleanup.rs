@@ -129,6 +129,33 @@ impl Drop for Scratch {
     }
 }
 
+/// A file that others make, and that goes away when this is dropped or the process is interrupted.
+pub struct Leftover(PathBuf);
+
+impl Leftover {
+    /// That file; it need not be there.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        lock().paths.push(path.clone());
+        Leftover(path)
+    }
+
+    /// Leaves it where it is, for good.
+    pub fn leave(mut self) {
+        lock().paths.retain(|path| *path != self.0);
+        self.0 = PathBuf::new();
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        hold_if_interrupted();
+        remove(&self.0);
+        lock().paths.retain(|path| *path != self.0);
+    }
+}
+
 pub(crate) fn add_group(pid: Pid) {
     lock().groups.push(pid);
     hold_if_interrupted();
@@ -155,7 +182,11 @@ fn everything() {
 fn remove(path: &Path) {
     // A dying child may still add a file: once more, then leave it to the next run.
     for _ in 0..3 {
-        match std::fs::remove_dir_all(path) {
+        let removed = match path.is_dir() {
+            true => std::fs::remove_dir_all(path),
+            false => std::fs::remove_file(path),
+        };
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 std::thread::sleep(Duration::from_millis(100));
             }

@@ -69,11 +69,7 @@ impl Console {
                 return Ok(found);
             }
             match self.output.recv_timeout(watch.left(limit)) {
-                Ok(bytes) => {
-                    let text = String::from_utf8_lossy(&bytes).replace('\r', "");
-                    self.pending += &text;
-                    self.transcript += &text;
-                }
+                Ok(bytes) => self.take(&bytes),
                 Err(error) => {
                     let why = match error {
                         RecvTimeoutError::Timeout => format!("did not come within {limit:?}"),
@@ -130,9 +126,17 @@ impl Console {
     }
 
     /// All that the console has shown so far.
-    #[must_use]
-    pub fn transcript(&self) -> &str {
+    pub fn transcript(&mut self) -> &str {
+        while let Ok(bytes) = self.output.try_recv() {
+            self.take(&bytes);
+        }
         &self.transcript
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes).replace('\r', "");
+        self.pending += &text;
+        self.transcript += &text;
     }
 }
 

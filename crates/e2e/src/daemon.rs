@@ -1,7 +1,7 @@
 //! A daemon on a store of its own.
 
 use crate::{
-    cleanup::Scratch,
+    cleanup::{Leftover, Scratch},
     paths,
     process::{Finished, Process, command, finish, tail},
     stopwatch::poll,
@@ -10,7 +10,11 @@ use crate::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use std::{
-    os::unix::net::UnixStream,
+    io::Read,
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     time::Duration,
@@ -20,14 +24,27 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const CLI_LIMIT: Duration = Duration::from_secs(300);
 
+/// What systemd says to who gets sockets from it.
+const ACTIVATE: &str = "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=api:nbd; \
+    exec \"$@\" 3<&0 4<&1 0</dev/null 1>&2";
+
+/// Sockets that outlive the daemon, as systemd's do: clients that connect while it restarts wait.
+struct Activated {
+    api: UnixListener,
+    nbd: UnixListener,
+}
+
 /// A store, its sockets, and the daemon that serves it when it runs. Dropped, all are gone.
 pub struct Daemon {
     program: PathBuf,
     arguments: Vec<String>,
     /// What the program is started by, if not by itself.
     wrapper: Vec<String>,
+    activated: Option<Activated>,
     // Before the directory: the process must be gone when its directory goes.
     process: Option<Process>,
+    /// What is written and not yet in packs: it outlives the process, as it should.
+    buffer: Option<Leftover>,
     scratch: Scratch,
 }
 
@@ -55,6 +72,19 @@ impl Daemon {
     /// As [`Daemon::new`].
     pub fn in_directory(scratch: Scratch, arguments: &[&str]) -> Result<Self> {
         Self::wrapped(scratch, Vec::new(), arguments)
+    }
+
+    /// Ends the daemon in order, and starts it with sockets that outlive it from now on, as under systemd.
+    ///
+    /// # Errors
+    /// It does not end well, or does not come up.
+    pub fn activate(&mut self) -> Result<()> {
+        self.stop()?;
+        self.activated = Some(Activated {
+            api: UnixListener::bind(self.socket())?,
+            nbd: UnixListener::bind(self.nbd_socket())?,
+        });
+        self.start()
     }
 
     /// A new store in `scratch` that has a file system of its own, ext4, of `mib` MiB. It is mounted where only
@@ -89,13 +119,18 @@ impl Daemon {
                 .iter()
                 .map(|&argument| argument.to_owned())
                 .collect(),
+            activated: None,
             process: None,
+            buffer: None,
             scratch,
         };
         let store = daemon.store();
         let mut init = daemon.command();
         crate::process::run("holdfast init", init.arg("init").arg(store), CLI_LIMIT)?;
         daemon.start()?;
+        let info = daemon.json(&["store", "info"])?;
+        let id = info["id"].as_str().context("a store without an id")?;
+        daemon.buffer = Some(Leftover::new(format!("/dev/shm/holdfast-{id}")));
         Ok(daemon)
     }
 
@@ -161,8 +196,7 @@ impl Daemon {
                     tail(&self.log(), 15)
                 );
             }
-            let answers = |path: PathBuf| UnixStream::connect(path).is_ok();
-            Ok(answers(self.socket()) && answers(self.nbd_socket()))
+            Ok(greets(&self.nbd_socket()) && UnixStream::connect(self.socket()).is_ok())
         })?;
         ensure!(up, "the daemon does not answer:\n{}", tail(&self.log(), 15));
         Ok(())
@@ -188,16 +222,25 @@ impl Daemon {
             .arg("--nbd-socket")
             .arg(self.nbd_socket())
             .args(&self.arguments);
-        serve
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .stdin(Stdio::null());
+        match &self.activated {
+            // They come in as these two, and `sh` puts them where systemd does.
+            Some(sockets) => serve
+                .stdin(Stdio::from(OwnedFd::from(sockets.api.try_clone()?)))
+                .stdout(Stdio::from(OwnedFd::from(sockets.nbd.try_clone()?))),
+            None => serve.stdin(Stdio::null()).stdout(log.try_clone()?),
+        };
+        serve.stderr(log);
         self.process = Some(Process::start("holdfast serve", &mut serve)?);
         Ok(())
     }
 
     /// The program, where its store is.
     fn command(&self) -> Command {
+        if self.activated.is_some() {
+            let mut command = command("sh");
+            command.args(["-c", ACTIVATE, "sh"]).arg(&self.program);
+            return command;
+        }
         match self.wrapper.split_first() {
             None => command(&self.program),
             Some((first, rest)) => {
@@ -234,6 +277,9 @@ impl Daemon {
     #[must_use]
     pub fn leave(self) -> PathBuf {
         drop(self.process);
+        if let Some(buffer) = self.buffer {
+            buffer.leave();
+        }
         self.scratch.leave()
     }
 
@@ -291,4 +337,14 @@ impl Daemon {
         serde_json::from_str(&text)
             .with_context(|| format!("reading what `holdfast {}` printed", arguments.join(" ")))
     }
+}
+
+/// Whether an NBD server says hello. That somebody listens is not enough: it may be the socket alone.
+fn greets(socket: &Path) -> bool {
+    let hello = || -> std::io::Result<()> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        stream.read_exact(&mut [0; 16])
+    };
+    hello().is_ok()
 }

@@ -20,6 +20,8 @@ pub struct NbdDisk {
     pub socket: PathBuf,
     /// Name of the export.
     pub export: String,
+    /// When the connection breaks, requests are held back and a new one is tried for so long.
+    pub reconnect: Option<Duration>,
 }
 
 /// A running guest. Dropped, it is switched off hard.
@@ -32,19 +34,28 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots `image`'s kernel with `root=/dev/vda` on `disk`, and waits until it takes commands.
-    /// What the emulator itself says goes to `log`.
+    /// Boots `image`'s kernel with the first of `disks` as its root, `/dev/vda`, and the others in order, and
+    /// waits until it takes commands. What the emulator itself says goes to `log`.
     ///
     /// # Errors
     /// It does not come up.
-    pub fn boot(qemu: &Qemu, kvm: bool, image: &Image, disk: &NbdDisk, log: &Path) -> Result<Self> {
+    pub fn boot(
+        qemu: &Qemu,
+        kvm: bool,
+        image: &Image,
+        disks: &[NbdDisk],
+        log: &Path,
+    ) -> Result<Self> {
         let log_file =
             std::fs::File::create(log).with_context(|| format!("making {}", log.display()))?;
         let mut command = qemu.command();
-        command
-            .args(machine(kvm))
-            .args(["-blockdev", &blockdev(disk)]);
-        command.args(["-device", "virtio-blk-pci,drive=disk"]);
+        command.args(machine(kvm));
+        for (number, disk) in disks.iter().enumerate() {
+            command.args(["-blockdev", &blockdev(number, disk)]);
+            // In the order of the slots, which is that of the names in the guest.
+            let device = format!("virtio-blk-pci,drive=disk{number},addr=0x{:x}", 4 + number);
+            command.args(["-device", &device]);
+        }
         command
             .arg("-kernel")
             .arg(&image.kernel)
@@ -119,13 +130,14 @@ fn machine(kvm: bool) -> Vec<&'static str> {
     ]
 }
 
-fn blockdev(disk: &NbdDisk) -> String {
+fn blockdev(number: usize, disk: &NbdDisk) -> String {
     serde_json::json!({
         "driver": "nbd",
-        "node-name": "disk",
+        "node-name": format!("disk{number}"),
         "export": disk.export,
         "server": { "type": "unix", "path": disk.socket },
         "discard": "unmap",
+        "reconnect-delay": disk.reconnect.unwrap_or_default().as_secs(),
     })
     .to_string()
 }

@@ -11,7 +11,7 @@ use e2e::{
     stopwatch::poll,
     tools,
 };
-use std::{fs, time::Duration};
+use std::{fs, slice::from_ref, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -64,10 +64,11 @@ fn boot_twice_on_qemu_nbd(qemu: &Qemu, image: &Image) -> Result<()> {
     let disk = NbdDisk {
         socket,
         export: "disk".to_owned(),
+        reconnect: None,
     };
     let log = scratch.path().join("qemu.log");
     for round in ["first", "second"] {
-        let mut guest = Guest::boot(qemu, false, image, &disk, &log)?;
+        let mut guest = Guest::boot(qemu, false, image, from_ref(&disk), &log)?;
         println!("{round} boot took {:?}", guest.boot);
         let root = guest.console.ok("findmnt -no SOURCE,FSTYPE /", LIMIT)?;
         assert_eq!(
@@ -94,13 +95,14 @@ fn guest_survives_snapshot_rollback_and_a_killed_daemon() -> Result<()> {
     let disk = NbdDisk {
         socket: daemon.nbd_socket(),
         export: "guest".to_owned(),
+        reconnect: None,
     };
     let log = daemon.directory().join("qemu.log");
     daemon.ok(&["volume", "import", &image.disk.to_string_lossy(), "debian"])?;
     daemon.ok(&["snapshot", "create", "debian@golden"])?;
     daemon.ok(&["volume", "clone", "debian@golden", "guest"])?;
 
-    let mut guest = Guest::boot(&qemu, false, &image, &disk, &log)?;
+    let mut guest = Guest::boot(&qemu, false, &image, from_ref(&disk), &log)?;
     guest.console.ok("echo 1 > /root/before; sync", LIMIT)?;
     guest.console.ok(
         "(while :; do date > /root/noise; sync; done) & sleep 1",
@@ -111,7 +113,7 @@ fn guest_survives_snapshot_rollback_and_a_killed_daemon() -> Result<()> {
     guest.power_off()?;
 
     daemon.ok(&["snapshot", "rollback", "guest@before"])?;
-    let mut guest = Guest::boot(&qemu, false, &image, &disk, &log)?;
+    let mut guest = Guest::boot(&qemu, false, &image, from_ref(&disk), &log)?;
     assert_eq!(guest.console.ok("cat /root/before", LIMIT)?, "1");
     assert_ne!(guest.console.run("cat /root/after", LIMIT)?.status, 0);
     let sum = guest.console.ok(
@@ -122,7 +124,7 @@ fn guest_survives_snapshot_rollback_and_a_killed_daemon() -> Result<()> {
     guest.kill();
 
     daemon.start()?;
-    let mut guest = Guest::boot(&qemu, false, &image, &disk, &log)?;
+    let mut guest = Guest::boot(&qemu, false, &image, from_ref(&disk), &log)?;
     assert_eq!(guest.console.ok("md5sum < /root/big", LIMIT)?, sum);
     guest.power_off()?;
     daemon.ok(&["check"])?;

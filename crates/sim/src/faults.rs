@@ -68,7 +68,7 @@ impl Fault {
 }
 
 /// Faults that wait.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Faults {
     waiting: Vec<Injection>,
     pub(crate) struck: u64,

@@ -38,9 +38,9 @@ fn plan(seed: u64, kills: u32) -> Plan {
         volumes: 3,
         connections: 3,
         blocks: 4096,
-        survives: Survives::Flushed,
+        survives: Survives::Answered,
         round: Duration::from_secs(4),
-        space_mib: seed.is_multiple_of(4).then_some(144),
+        space_mib: seed.is_multiple_of(4).then_some(128),
     }
 }
 

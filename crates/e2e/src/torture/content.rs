@@ -44,7 +44,13 @@ impl Content {
             place.copy_from_slice(&word.to_le_bytes());
         }
         // One in four cannot be compressed; the others repeat themselves.
-        let period = if seed.is_multiple_of(4) { u64::MAX } else { 16 };
+        let ballast =
+            matches!(self, Content::Own { volume, .. } if volume == super::ballast::NUMBER);
+        let period = if ballast || seed.is_multiple_of(4) {
+            u64::MAX
+        } else {
+            16
+        };
         for (i, place) in (0_u64..).zip(bytes[HEAD..].chunks_exact_mut(8)) {
             place.copy_from_slice(&mix(seed.wrapping_add(i % period)).to_le_bytes());
         }

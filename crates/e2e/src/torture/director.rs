@@ -1,7 +1,7 @@
 //! Everything that goes on beside the writers: snapshots, clones, rollbacks, removals, collections, checks.
 
 use super::{
-    Stage,
+    Stage, ballast,
     history::{Cut, History, Tick},
     world::{Image, Place, Shot, Volume, World},
     writer::Disk,
@@ -100,11 +100,11 @@ impl Director<'_> {
         }
     }
 
-    /// Index of a volume that is certainly there and of which `wanted` is true.
+    /// Index of a volume that is certainly there and of which `wanted` is true; never the ballast.
     fn pick(&mut self, wanted: impl Fn(&Volume) -> bool) -> Option<usize> {
         let all = self.world.volumes.iter().enumerate();
         let fits: Vec<usize> = all
-            .filter(|(_, v)| v.is_certain() && wanted(v))
+            .filter(|(_, v)| v.name() != ballast::NAME && v.is_certain() && wanted(v))
             .map(|(i, _)| i)
             .collect();
         self.rng.choice(fits)

@@ -11,6 +11,7 @@
 //! A seed gives the choices: which blocks, which requests, which operations, how long until the kill. How
 //! threads interleave is not repeated, so a failure may take some runs of the same seed to come again.
 
+mod ballast;
 pub mod content;
 mod director;
 pub mod history;
@@ -167,13 +168,18 @@ impl<'a> Run<'a> {
             let disk = Disk::new(name, number, History::new(&state, 0));
             world.volumes.push(Volume::new(disk, Place::Listed));
         }
+        let tally = Tally::default();
+        if let Some(mib) = plan.space_mib {
+            let ballast = ballast::fill(&daemon, mib, &tally)?;
+            world.volumes.push(Volume::new(ballast, Place::Listed));
+        }
         Ok(Run {
             plan,
             rng,
             daemon,
             world,
             next: plan.volumes,
-            tally: Tally::default(),
+            tally,
         })
     }
 

@@ -22,7 +22,7 @@ const COMMON: u32 = 200;
 /// Blocks read by one request when all are read.
 const STRIDE: u32 = 64;
 
-const ENOSPC: u32 = 28;
+pub(super) const ENOSPC: u32 = 28;
 
 /// A volume and what was done to it.
 pub struct Disk {

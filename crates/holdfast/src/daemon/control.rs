@@ -246,7 +246,8 @@ impl Control for Daemon {
         self.content_len(name)?;
         let volume = self.find(name.volume.as_str())?;
         let read_only = name.snapshot.is_some() || volume.properties.read_only;
-        Ok(connect::lines(name, &self.nbd_socket, read_only))
+        let survives = self.store.stats().survives;
+        Ok(connect::lines(name, &self.nbd_socket, read_only, survives))
     }
 
     fn snapshots(&self, volume: &str) -> Result<Vec<Snapshot>> {

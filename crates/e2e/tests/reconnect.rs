@@ -1,0 +1,176 @@
+//! A guest that runs on while its disks' daemon is killed, stopped and started again: it sees a pause, and
+//! never an error. Nothing that was answered is lost, flushed or not.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    cleanup,
+    daemon::Daemon,
+    guest::{Guest, NbdDisk},
+    image::{self, Image},
+    process::{command, run},
+    qemu::Qemu,
+    stopwatch::{Stopwatch, poll},
+    toolbox::{self, Toolbox},
+    tools,
+    torture::nbd::{Client, Request},
+};
+use std::{thread::sleep, time::Duration};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// How the daemon is ended, one after the other, and how long it is then left down.
+const ENDS: [(End, Duration); 5] = [
+    (End::Kill, Duration::ZERO),
+    (End::Stop, Duration::ZERO),
+    (End::Kill, Duration::from_millis(1500)),
+    (End::Stop, Duration::from_millis(1500)),
+    (End::Kill, Duration::ZERO),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Kill,
+    Stop,
+}
+
+struct Scene {
+    daemon: Daemon,
+    guest: Guest,
+}
+
+impl Scene {
+    /// A guest with a root, an empty disk `/dev/vdb`, and its tools on `/dev/vdc`.
+    fn open() -> Result<Self> {
+        cleanup::on_signals()?;
+        tools::need(&["mke2fs", "e2fsck"])?;
+        let qemu = Qemu::find().context("no QEMU: `cargo xtask test` installs it")?;
+        let image = image::ensure(&|line| println!("{line}"))?;
+        let mut daemon = Daemon::new()?;
+        daemon.activate()?;
+        let guest = Self::furnish(&daemon, &qemu, &image)?;
+        Ok(Scene { daemon, guest })
+    }
+
+    fn furnish(daemon: &Daemon, qemu: &Qemu, image: &Image) -> Result<Guest> {
+        daemon.ok(&["volume", "import", &image.disk.to_string_lossy(), "root"])?;
+        daemon.ok(&["volume", "create", "plain", "2M"])?;
+        let toolbox = Toolbox::new(daemon.directory().join("tools"))?;
+        toolbox.script("durable.pl", include_str!("guest_scripts/durable.pl"))?;
+        toolbox.script("answered.sh", include_str!("guest_scripts/answered.sh"))?;
+        toolbox.import(daemon, "tools")?;
+        let disks = ["root", "plain", "tools"].map(|export| NbdDisk {
+            socket: daemon.nbd_socket(),
+            export: export.to_owned(),
+            reconnect: Some(LIMIT),
+        });
+        let log = daemon.directory().join("qemu.log");
+        let mut guest = Guest::boot(qemu, qemu.kvm_works(image), image, &disks, &log)?;
+        guest.console.ok(&toolbox::mount("/dev/vdc"), LIMIT)?;
+        Ok(guest)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let console = &mut self.guest.console;
+        let durable =
+            "perl /run/tools/durable.pl /root/blocks 1024 /run/durable & echo $! >/run/durable.pid";
+        console.ok(durable, LIMIT)?;
+        console.ok("/run/tools/answered.sh /dev/vdb /run/answered &", LIMIT)?;
+        Ok(())
+    }
+
+    /// Waits until both writers have got on.
+    fn progress(&mut self) -> Result<()> {
+        let before = self.counts()?;
+        let on = poll(LIMIT, || {
+            let now = self.counts()?;
+            anyhow::Ok(now.0 > before.0 && now.1 > before.1)
+        })?;
+        ensure!(on, "the guest's writers do not get on: {before:?}");
+        Ok(())
+    }
+
+    /// How far the writers are.
+    fn counts(&mut self) -> Result<(u64, u64)> {
+        let failed = self
+            .guest
+            .console
+            .ok("cat /run/*.failed 2>/dev/null; true", LIMIT)?;
+        ensure!(failed.is_empty(), "in the guest: {failed}");
+        let show = "echo $(cut -d' ' -f1 /run/durable.running || echo 0) $(cat /run/answered.running || echo 0)";
+        let text = self
+            .guest
+            .console
+            .ok(&format!("({show}) 2>/dev/null"), LIMIT)?;
+        let (durable, answered) = text.split_once(' ').context("two numbers")?;
+        Ok((durable.parse()?, answered.parse()?))
+    }
+
+    /// Ends the daemon and starts it again; how long until it answered a request.
+    fn interrupt(&mut self, end: End, down: Duration) -> Result<Duration> {
+        let watch = Stopwatch::start();
+        match end {
+            End::Kill => self.daemon.kill(),
+            End::Stop => self.daemon.stop()?,
+        }
+        sleep(down);
+        self.daemon.spawn()?;
+        let mut client = Client::connect(&self.daemon.nbd_socket(), "plain")?;
+        client.ask(Request::Read(0, 4096))?;
+        Ok(watch.elapsed())
+    }
+
+    /// The longest that the writer of durable blocks waited, as the guest saw it, since this was last asked;
+    /// seconds.
+    fn wait(&mut self) -> Result<String> {
+        let ask = "cut -d' ' -f2 /run/durable.running; kill -USR1 $(cat /run/durable.pid)";
+        self.guest.console.ok(ask, LIMIT)
+    }
+
+    /// Ends the writers, who say whether all was well.
+    fn finish(&mut self) -> Result<()> {
+        let console = &mut self.guest.console;
+        console.ok(
+            "touch /run/answered.stop; kill $(cat /run/durable.pid)",
+            LIMIT,
+        )?;
+        let done = poll(LIMIT, || {
+            let done = console.run("test -e /run/durable.done -a -e /run/answered.done", LIMIT)?;
+            let failed = console.ok("cat /run/*.failed 2>/dev/null; true", LIMIT)?;
+            ensure!(failed.is_empty(), "in the guest: {failed}");
+            anyhow::Ok(done.status == 0)
+        })?;
+        ensure!(done, "the guest's writers do not end");
+        let complaints =
+            "dmesg | grep -iE 'i/o error|ext4-fs (error|warning)|remount|aborted|hung task'; true";
+        let complaints = console.ok(complaints, LIMIT)?;
+        ensure!(
+            complaints.is_empty(),
+            "the guest's kernel complains: {complaints}"
+        );
+        Ok(())
+    }
+}
+
+#[test]
+fn guest_runs_on_while_the_daemon_is_killed_and_restarted() -> Result<()> {
+    let mut scene = Scene::open()?;
+    scene.begin()?;
+    scene.progress()?;
+    for (end, down) in ENDS {
+        scene.wait()?;
+        let pause = scene.interrupt(end, down)?;
+        scene.progress()?;
+        println!(
+            "{end:?}, down for {down:?}: answered after {pause:?}; the guest waited {} s",
+            scene.wait()?
+        );
+    }
+    scene.finish()?;
+    let Scene { mut daemon, guest } = scene;
+    guest.power_off()?;
+    let disk = daemon.directory().join("root.raw");
+    daemon.ok(&["volume", "export", "root", &disk.to_string_lossy()])?;
+    let mut e2fsck = command(tools::find("e2fsck").context("e2fsck is missing")?);
+    run("e2fsck", e2fsck.args(["-f", "-n"]).arg(&disk), LIMIT)?;
+    daemon.ok(&["check"])?;
+    daemon.stop()
+}
