@@ -12,7 +12,7 @@ use types::Root;
 pub const EXTENT_LEAVES_MAX: usize = 1024;
 
 /// Runs of data (`true`) and holes, their lengths in blocks, from exactly `range.start`, neighbours of
-/// different kinds, at most `max` of them. Subtrees that are empty cost nothing.
+/// different kinds, at most `max` of them. Subtrees that are empty cost nothing; what is below a lost node is data.
 ///
 /// # Behavior
 /// Together they end before the range does only if `max` is reached or [`EXTENT_LEAVES_MAX`] leaves were
@@ -35,7 +35,9 @@ pub fn extents<S: NodeSource + ?Sized>(
     if max == 0 || range.is_empty() {
         return Ok(runs.runs);
     }
-    let _ = scan(source, root, range, &mut |piece| match piece {
+    let _ = scan(source, root, range, true, &mut |piece| match piece {
+        // To be read, and then found to be an error.
+        Piece::Lost(range) => runs.push(range.end - range.start, true),
         Piece::Hole(range) => runs.push(range.end - range.start, false),
         Piece::Leaf(mut range, leaf) => {
             leaves += 1;

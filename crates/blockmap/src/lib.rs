@@ -70,6 +70,9 @@ pub trait NodeSource {
     /// If there is none, it cannot be read, or it is damaged. The error is passed on as
     /// [`Error::Read`].
     fn node(&self, pointer: Pointer) -> Result<Arc<Node>, Self::Error>;
+    /// Whether an error of [`node`](Self::node) says that the node is damaged or missing, so that asking again would
+    /// not help. An [`update`] goes on without such a node: see there.
+    fn is_lost(&self, error: &Self::Error) -> bool;
 }
 
 /// Where nodes are written.
@@ -88,12 +91,18 @@ impl<S: NodeSource + ?Sized> NodeSource for &S {
     fn node(&self, pointer: Pointer) -> Result<Arc<Node>, S::Error> {
         (**self).node(pointer)
     }
+    fn is_lost(&self, error: &S::Error) -> bool {
+        (**self).is_lost(error)
+    }
 }
 
 impl<S: NodeSource + ?Sized> NodeSource for Arc<S> {
     type Error = S::Error;
     fn node(&self, pointer: Pointer) -> Result<Arc<Node>, S::Error> {
         (**self).node(pointer)
+    }
+    fn is_lost(&self, error: &S::Error) -> bool {
+        (**self).is_lost(error)
     }
 }
 

@@ -11,6 +11,8 @@ use types::{BlockIndex, Pointer, Root};
 pub(crate) enum Piece {
     /// Nothing is mapped here.
     Hole(Range<u64>),
+    /// What is mapped here cannot be known: a node above it is lost.
+    Lost(Range<u64>),
     /// Blocks of one leaf.
     Leaf(Range<u64>, Arc<Node>),
 }
@@ -19,7 +21,7 @@ impl Piece {
     /// Its mapped blocks in order.
     fn mapped(&self) -> impl Iterator<Item = (BlockIndex, Pointer)> + '_ {
         let (range, leaf) = match self {
-            Piece::Hole(_) => (0..0, None),
+            Piece::Hole(_) | Piece::Lost(_) => (0..0, None),
             Piece::Leaf(range, leaf) => (range.clone(), Some(leaf)),
         };
         let pointer = move |block| leaf.map_or(Pointer::HOLE, |leaf| leaf.get(slot_of(1, block)));
@@ -31,11 +33,12 @@ impl Piece {
 
 pub(crate) type Flow = ControlFlow<()>;
 
-/// Hands the pieces of `range` to `f`, in order, until it breaks.
+/// Hands the pieces of `range` to `f`, in order, until it breaks. A lost node is an error, or a piece if `go_on`.
 pub(crate) fn scan<S: NodeSource + ?Sized>(
     source: &S,
     root: Root,
     range: Range<u64>,
+    go_on: bool,
     f: &mut dyn FnMut(Piece) -> Flow,
 ) -> Result<Flow, Error<S::Error>> {
     let root = checked(root)?;
@@ -45,8 +48,8 @@ pub(crate) fn scan<S: NodeSource + ?Sized>(
         span(root.height)
     };
     let inside = overlap(&range, &(0..reach));
-    if !inside.is_empty() && scan_node(source, root.pointer, root.height, 0, &inside, f)?.is_break()
-    {
+    let top = (root.pointer, root.height, 0);
+    if !inside.is_empty() && scan_node(source, top, &inside, go_on, f)?.is_break() {
         return Ok(Flow::Break(()));
     }
     let beyond = range.start.max(reach)..range.end;
@@ -57,26 +60,31 @@ pub(crate) fn scan<S: NodeSource + ?Sized>(
     }
 }
 
-/// The part of `range`, not empty, below a node of `level` that begins at `base`.
-pub(crate) fn scan_node<S: NodeSource + ?Sized>(
+/// The part of `range`, not empty, below a node: its pointer, its level, and the block that it begins at.
+fn scan_node<S: NodeSource + ?Sized>(
     source: &S,
-    pointer: Pointer,
-    level: u8,
-    base: u64,
+    (pointer, level, base): (Pointer, u8, u64),
     range: &Range<u64>,
+    go_on: bool,
     f: &mut dyn FnMut(Piece) -> Flow,
 ) -> Result<Flow, Error<S::Error>> {
     if pointer.is_hole() {
         return Ok(f(Piece::Hole(range.clone())));
     }
-    let node = fetch(source, pointer)?;
+    let node = match fetch(source, pointer) {
+        Err(Error::Read { source: why, .. }) if go_on && source.is_lost(&why) => {
+            return Ok(f(Piece::Lost(range.clone())));
+        }
+        other => other?,
+    };
     if level == 1 {
         return Ok(f(Piece::Leaf(range.clone(), node)));
     }
     for slot in slot_of(level, range.start)..=slot_of(level, range.end - 1) {
         let child = child_range(level, base, slot);
         let part = overlap(range, &child);
-        if scan_node(source, node.get(slot), level - 1, child.start, &part, f)?.is_break() {
+        let child = (node.get(slot), level - 1, child.start);
+        if scan_node(source, child, &part, go_on, f)?.is_break() {
             return Ok(Flow::Break(()));
         }
     }
@@ -93,22 +101,30 @@ pub fn for_each_mapped<S: NodeSource + ?Sized>(
     range: Range<u64>,
     f: &mut dyn FnMut(BlockIndex, Pointer) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Error<S::Error>> {
-    scan(source, root, range, &mut |piece| {
+    scan(source, root, range, false, &mut |piece| {
         let mut mapped = piece.mapped();
         mapped.try_for_each(|(block, pointer)| f(block, pointer))
     })
 }
 
-/// How many blocks are mapped below a node of `level`, or a hole.
+/// How many blocks are mapped below a node of `level`, or a hole; below a node that is damaged, none that is known.
 pub(crate) fn mapped_below<S: NodeSource + ?Sized>(
     source: &S,
     pointer: Pointer,
     level: u8,
 ) -> Result<u64, Error<S::Error>> {
-    let mut count = 0;
-    let _ = scan_node(source, pointer, level, 0, &(0..span(level)), &mut |piece| {
-        count += piece.mapped().count() as u64;
-        Flow::Continue(())
-    })?;
-    Ok(count)
+    if pointer.is_hole() {
+        return Ok(0);
+    }
+    if level == 0 || pointer.is_lost() {
+        return Ok(span(level));
+    }
+    match fetch(source, pointer) {
+        Ok(node) => node
+            .iter()
+            .map(|below| mapped_below(source, below, level - 1))
+            .sum(),
+        Err(Error::Read { source: why, .. }) if source.is_lost(&why) => Ok(0),
+        Err(error) => Err(error),
+    }
 }

@@ -28,6 +28,10 @@ pub struct Updated {
 /// is left. Time is in proportion to the changes and the height; what vanishes as a whole is read
 /// once, for it is counted.
 ///
+/// A node on the way that is damaged or missing ([`NodeSource::is_lost`]) is replaced by one whose pointers are all
+/// [`Pointer::LOST`]: what changes can be written, and what else was below it goes on to be an error, never zeroes.
+/// How much that was is not known; all of it counts as mapped.
+///
 /// # Errors
 /// [`Error::TooFar`] if a pointer would be set beyond every map, before anything is written; otherwise if the
 /// root cannot be one, or a node cannot be read or written. What was written until then is garbage.
@@ -182,7 +186,7 @@ where
             if changes.is_empty() {
                 return Ok(root);
             }
-            let old = self.read(pointer)?;
+            let old = self.read(pointer, level)?;
             let mut node = Arc::clone(&old);
             self.children(&mut node, level, 0, 1, changes)?;
             if (1..FANOUT).any(|slot| !node.get(slot).is_hole()) {
@@ -214,7 +218,7 @@ where
             self.unmapped += mapped_below(self.source, pointer, level)?;
             return Ok(Pointer::HOLE);
         }
-        let old = self.read(pointer)?;
+        let old = self.read(pointer, level)?;
         let mut node = Arc::clone(&old);
         if level == 1 {
             self.leaf(&mut node, base, changes);
@@ -287,11 +291,19 @@ where
         }
     }
 
-    fn read(&self, pointer: Pointer) -> Result<Arc<Node>, Error<S::Error>> {
+    fn read(&mut self, pointer: Pointer, level: u8) -> Result<Arc<Node>, Error<S::Error>> {
         if pointer.is_hole() {
-            Ok(Arc::new(Node::new()))
-        } else {
-            fetch(self.source, pointer)
+            return Ok(Arc::new(Node::new()));
+        }
+        match fetch(self.source, pointer) {
+            Err(Error::Read { source, .. }) if self.source.is_lost(&source) => {
+                // Below one that was lost before, everything is counted already.
+                self.mapped += if pointer.is_lost() { 0 } else { span(level) };
+                let mut node = Node::new();
+                (0..FANOUT).for_each(|slot| node.set(slot, Pointer::LOST));
+                Ok(Arc::new(node))
+            }
+            other => other,
         }
     }
 

@@ -86,8 +86,11 @@ pub fn check(
         count(&mut report, stat.pack, finding, &mut bad);
     }
     missing(&marks, &stats, &mut bad);
+    bad.iter()
+        .for_each(|(pack, (blocks, _))| store.distrust(*pack, blocks));
+    let any_wrong = !wrong_roots.is_empty() || marks.lost() > 0 || !bad.is_empty();
     report.damaged = damaged_packs(&bad);
-    report.afflicted = owners::afflicted(store, &owned, &wrong_roots, &bad, progress)?;
+    report.afflicted = owners::afflicted(store, &owned, any_wrong, &bad, progress)?;
     Ok(report)
 }
 

@@ -16,6 +16,7 @@ const REPORT_NODES: u64 = 256;
 pub struct Marks {
     packs: FxHashMap<PackId, PackMarks>,
     nodes: u64,
+    lost: u64,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +66,11 @@ impl Marks {
     #[must_use]
     pub fn nodes(&self) -> u64 {
         self.nodes
+    }
+
+    /// Pointers to what was lost before.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Whether a block that is reached is a node.
@@ -176,6 +182,10 @@ struct Marker<'a> {
 impl Marker<'_> {
     fn visit(&mut self, owned: &OwnedRoot, pointer: Pointer, level: u8) -> Result<(), Error> {
         if pointer.is_hole() {
+            return Ok(());
+        }
+        if pointer.is_lost() {
+            self.marks.lost += 1;
             return Ok(());
         }
         match self.enter(pointer, level) {

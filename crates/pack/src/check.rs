@@ -85,14 +85,17 @@ impl PackStore {
     pub fn verify(&self, pack: PackId, deep: bool) -> Result<PackReport, Error> {
         let mut report = PackReport::default();
         let checked = self.verify_pack(pack, deep, &mut report);
-        match checked {
-            Err(error) if error.kind() == ErrorKind::Damaged => {
-                let ordinals = 0..format::pack::PACK_BLOCKS as u16;
-                report.damaged.push(Damage { ordinals, error });
-                Ok(report)
+        if let Err(error) = checked {
+            if error.kind() != ErrorKind::Damaged {
+                return Err(error);
             }
-            other => other.map(|()| report),
+            let ordinals = 0..format::pack::PACK_BLOCKS as u16;
+            report.damaged.push(Damage { ordinals, error });
         }
+        let damaged = report.damaged.iter();
+        let damaged: LiveBits = damaged.flat_map(|damage| damage.ordinals.clone()).collect();
+        self.distrust.set(pack, &damaged);
+        Ok(report)
     }
 
     fn verify_pack(&self, pack: PackId, deep: bool, report: &mut PackReport) -> Result<(), Error> {

@@ -118,6 +118,7 @@ impl Collection {
 
 impl PackStore {
     fn drop_pack(&self, header: &PackHeader) -> Result<u64, Error> {
+        self.distrust.forget(header.pack);
         let removed = self.brick.remove(self.epoch, header.pack);
         removed.map_err(|e| Error::brick(GIVING_UP, e).of_pack(header.pack))?;
         let kept: u64 = dead_ranges(header, &header.live.bits)

@@ -4,7 +4,7 @@
 //! written is looked up in the index, which may know only some of their hashes; the packs that it names, the
 //! champions, are loaded, and all blocks of the segment are compared with all of the champions' hashes.
 
-use crate::{Error, ErrorKind, PackStore};
+use crate::{Error, ErrorKind, LiveBits, PackStore};
 use format::pack::PackHeader;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{cmp::Reverse, sync::Arc};
@@ -80,7 +80,8 @@ impl PackStore {
             }
             asked.insert(pack);
             if let Some((header, hashes)) = self.champion(pack)? {
-                match_champion(&header, &hashes, &mut found);
+                let shunned = self.distrust.of(pack);
+                match_champion(&header, &hashes, &shunned, &mut found);
             }
         }
         for (hash, pointer) in hashes.iter().zip(&advice) {
@@ -142,11 +143,13 @@ impl PackStore {
 fn match_champion(
     header: &PackHeader,
     hashes: &[BlockHash],
+    shunned: &LiveBits,
     found: &mut FxHashMap<BlockHash, Option<Pointer>>,
 ) {
     for (ordinal, hash) in (0..header.blocks).zip(hashes) {
         if let Some(place @ None) = found.get_mut(hash)
             && header.live.bits.get(ordinal)
+            && !shunned.get(ordinal)
         {
             *place = Some(Pointer::new(header.pack, ordinal));
         }

@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod collect;
 mod dedup;
+mod distrust;
 mod error;
 mod ids;
 mod index;

@@ -1,9 +1,9 @@
 //! Reading blocks and nodes.
 
-use crate::{Error, ErrorKind, PackStore};
+use crate::{Error, ErrorKind, LiveBits, PackStore};
 use format::{
     Node, frame,
-    pack::{FrameEntry, FrameKind, PackHeader},
+    pack::{FrameEntry, FrameKind, PACK_BLOCKS, PackHeader},
 };
 use std::{cell::RefCell, sync::Arc};
 use types::{BLOCK_SIZE, Block, Pointer};
@@ -121,12 +121,18 @@ impl PackStore {
         wait: bool,
         f: impl Fn(&PackHeader, &FrameEntry, &[u8], &mut Vec<u8>) -> Result<T, format::Malformed>,
     ) -> Result<Option<T>, Error> {
+        if p.is_lost() {
+            let why = "it was lost with the node of the block map above it";
+            return Err(Error::damaged(READING, why));
+        }
         let mut attempt = 1;
         loop {
-            let Some(header) = self
-                .header(p.pack(), wait)
-                .map_err(Error::missing_is_damage)?
-            else {
+            let header = self.header(p.pack(), wait).map_err(|error| {
+                let error = error.missing_is_damage();
+                self.distrust_after(&error, p.pack(), &LiveBits::first(PACK_BLOCKS));
+                error.at(p)
+            })?;
+            let Some(header) = header else {
                 return Ok(None);
             };
             let result = BUFFERS.with(|buffers| {
@@ -144,7 +150,15 @@ impl PackStore {
                     tracing::debug!(%error, "read again with a newer header");
                     attempt += 1;
                 }
-                other => return other.map_err(|error| error.missing_is_damage().at(p)),
+                other => {
+                    return other.map_err(|error| {
+                        let error = error.missing_is_damage();
+                        let frame = header.frame_of(p.ordinal());
+                        let blocks = frame.map(|(_, entry)| entry.ordinals().collect());
+                        self.distrust_after(&error, p.pack(), &blocks.unwrap_or(LiveBits::NONE));
+                        error.at(p)
+                    });
+                }
             }
         }
     }

@@ -73,6 +73,7 @@ impl PackStore {
     fn put_bytes(&self, pack: PackId, bytes: &[u8]) -> Result<(), Error> {
         let put = self.brick.put(self.epoch, pack, bytes);
         put.map_err(|e| Error::brick(REPAIRING, e).of_pack(pack))?;
+        self.distrust.forget(pack);
         self.headers.remove(&pack);
         self.hashes.remove(&pack);
         Ok(())

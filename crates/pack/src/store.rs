@@ -1,7 +1,8 @@
 //! The pack store: what its parts share.
 
 use crate::{
-    Error, ReserveIds, dedup::Hashes, ids::Ids, index::Index, pins::Pins, writer::PackWriter,
+    Error, ErrorKind, LiveBits, ReserveIds, dedup::Hashes, distrust::Distrust, ids::Ids,
+    index::Index, pins::Pins, writer::PackWriter,
 };
 use brick::Brick;
 use format::{Node, pack::PackHeader};
@@ -39,6 +40,8 @@ pub struct Usage {
     pub index_entries: u64,
     /// Hashes with this many low zero bits are in the index.
     pub index_k: u32,
+    /// Packs with blocks that are known to be damaged.
+    pub damaged_packs: u64,
 }
 
 /// The packs of a store: reading, writing, collecting. Its verbs may be called from any thread.
@@ -50,6 +53,7 @@ pub struct PackStore {
     pub(crate) ids: Ids,
     pub(crate) index: Index,
     pub(crate) pins: Pins,
+    pub(crate) distrust: Distrust,
     pub(crate) blocks: Cache<Pointer, Arc<Block>, BlockWeight>,
     pub(crate) nodes: Cache<Pointer, Arc<Node>, BlockWeight>,
     pub(crate) headers: Cache<PackId, Arc<PackHeader>, HeaderWeight>,
@@ -128,6 +132,7 @@ impl PackStore {
             ids: Ids::new(reserve),
             index: Index::new(config.index_bytes),
             pins: Pins::default(),
+            distrust: Distrust::default(),
             blocks: cache(config.block_cache_bytes, 4192, BlockWeight),
             nodes: cache(config.node_cache_bytes, 4192, BlockWeight),
             headers: cache(headers / 4 * 3, 6000, HeaderWeight),
@@ -154,6 +159,22 @@ impl PackStore {
             index_bytes,
             index_entries,
             index_k,
+            damaged_packs: self.distrust.packs(),
+        }
+    }
+
+    /// These blocks of `pack` cannot be read: they are not found by deduplication any more, so that writing
+    /// the same again stores it again. Forgotten when all of the pack could be verified, or it goes.
+    pub fn distrust(&self, pack: PackId, blocks: &LiveBits) {
+        if self.distrust.add(pack, blocks) {
+            tracing::warn!(%pack, blocks = blocks.count(), "damaged: no deduplication against these blocks");
+        }
+    }
+
+    /// As [`distrust`](Self::distrust) if an error says that `blocks` cannot be read now.
+    pub(crate) fn distrust_after(&self, error: &Error, pack: PackId, blocks: &LiveBits) {
+        if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Io) {
+            self.distrust(pack, blocks);
         }
     }
 

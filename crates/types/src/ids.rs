@@ -90,6 +90,10 @@ impl Pointer {
     /// Nothing is stored: the block reads as zeroes.
     pub const HOLE: Pointer = Pointer(0);
 
+    /// What was stored is lost: it was below a node of the block map that was damaged when something beside it
+    /// was written. Reads fail. No pack has this id and this ordinal.
+    pub const LOST: Pointer = Pointer::new(PackId(PackId::LIMIT - 1), ORDINALS_PER_PACK - 1);
+
     /// The block `ordinal` of `pack`.
     ///
     /// # Panics
@@ -122,6 +126,12 @@ impl Pointer {
     #[must_use]
     pub const fn is_hole(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether this is [`LOST`](Self::LOST).
+    #[must_use]
+    pub const fn is_lost(self) -> bool {
+        self.0 == Pointer::LOST.0
     }
 
     /// The pack; meaningless for a hole.

@@ -122,7 +122,9 @@ impl Volume {
         let nodes = Nodes(&self.shared.packs);
         let updated =
             blockmap::update(&nodes, &mut Sink(&mut writer), from.root, &zeroes, &writes)?;
-        let mapped_blocks = from.mapped_blocks + updated.mapped - updated.unmapped;
+        // What a damaged node mapped is not known, nor what of it is counted.
+        let mapped_blocks = from.mapped_blocks + updated.mapped;
+        let mapped_blocks = mapped_blocks.saturating_sub(updated.unmapped);
         Ok(Destaged {
             rooted: Rooted {
                 root: updated.root,

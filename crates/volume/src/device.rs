@@ -38,7 +38,7 @@ impl VolumeDevice {
 
     fn finish(
         &self,
-        operation: &'static str,
+        request: Request,
         result: Result<(), Error>,
         durability: Durability,
     ) -> Result<(), BlockError> {
@@ -46,20 +46,44 @@ impl VolumeDevice {
             Durability::Volatile => Ok(()),
             Durability::Durable => self.0.flush(),
         });
-        flushed.map_err(|e| self.0.failed(operation, e))
+        flushed.map_err(|e| self.0.failed(request, e))
     }
 }
 
+/// What was asked for, and where.
+#[derive(Clone, Copy)]
+struct Request {
+    operation: &'static str,
+    offset: u64,
+    len: u64,
+}
+
+const fn request(operation: &'static str, offset: u64, len: u64) -> Request {
+    Request {
+        operation,
+        offset,
+        len,
+    }
+}
+
+/// An error on its way to a client: told to the log, which alone can name everything.
+fn failed(of: &dyn std::fmt::Display, request: Request, error: Error) -> BlockError {
+    use crate::ErrorKind as Kind;
+    let Request {
+        operation,
+        offset,
+        len,
+    } = request;
+    let expected = matches!(error.kind(), Kind::NoSpace | Kind::Closed | Kind::Invalid);
+    if !expected {
+        tracing::error!(volume = %of, operation, offset, len, error = ?error, "request failed");
+    }
+    error.into_block(operation)
+}
+
 impl Volume {
-    /// An error on its way to a client: told to the log, which alone can name everything.
-    fn failed(&self, operation: &'static str, error: Error) -> BlockError {
-        if !matches!(
-            error.kind(),
-            crate::ErrorKind::NoSpace | crate::ErrorKind::Closed | crate::ErrorKind::Invalid
-        ) {
-            tracing::error!(volume = %self.id, operation, error = ?error, "request failed");
-        }
-        error.into_block(operation)
+    fn failed(&self, request: Request, error: Error) -> BlockError {
+        failed(&*self.name.lock(), request, error)
     }
 }
 
@@ -76,46 +100,51 @@ impl BlockDevice for VolumeDevice {
         self.check("read", offset, buf.len() as u64)?;
         self.0
             .read(offset, buf)
-            .map_err(|e| self.0.failed("read", e))
+            .map_err(|e| self.0.failed(request("read", offset, buf.len() as u64), e))
     }
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, BlockError> {
         self.check("read", offset, buf.len() as u64)?;
         self.0
             .try_read(offset, buf)
-            .map_err(|e| self.0.failed("read", e))
+            .map_err(|e| self.0.failed(request("read", offset, buf.len() as u64), e))
     }
 
     fn write(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), BlockError> {
         self.check_write("write", offset, data.len() as u64)?;
-        self.finish("write", self.0.write(offset, data), durability)
+        let request = request("write", offset, data.len() as u64);
+        self.finish(request, self.0.write(offset, data), durability)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, d: Durability) -> Result<(), BlockError> {
         self.check_write("write zeroes", offset, len)?;
-        self.finish("write zeroes", self.0.zero(offset, len), d)
+        let request = request("write zeroes", offset, len);
+        self.finish(request, self.0.zero(offset, len), d)
     }
 
     fn discard(&self, offset: u64, len: u64, durability: Durability) -> Result<(), BlockError> {
         self.check_write("discard", offset, len)?;
-        self.finish("discard", self.0.discard(offset, len), durability)
+        let request = request("discard", offset, len);
+        self.finish(request, self.0.discard(offset, len), durability)
     }
 
     fn flush(&self) -> Result<(), BlockError> {
-        self.0.flush().map_err(|e| self.0.failed("flush", e))
+        self.0
+            .flush()
+            .map_err(|e| self.0.failed(request("flush", 0, 0), e))
     }
 
     fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, BlockError> {
         self.check("extents", offset, len)?;
         self.0
             .extents(offset, len, max)
-            .map_err(|e| self.0.failed("extents", e))
+            .map_err(|e| self.0.failed(request("extents", offset, len), e))
     }
 
     fn prefetch(&self, offset: u64, len: u64) -> Result<(), BlockError> {
         self.check("prefetch", offset, len)?;
         prefetch(offset, len, |at, buf| self.0.read(at, buf))
-            .map_err(|e| self.0.failed("prefetch", e))
+            .map_err(|e| self.0.failed(request("prefetch", offset, len), e))
     }
 }
 
@@ -215,9 +244,15 @@ fn prefetch(
 struct SnapshotDevice {
     shared: Arc<Shared>,
     pinned: PinnedRoot,
+    /// What it is called when it is opened.
+    name: String,
 }
 
 impl SnapshotDevice {
+    fn failed(&self, request: Request, error: Error) -> BlockError {
+        failed(&self.name, request, error)
+    }
+
     fn check(&self, operation: &'static str, offset: u64, len: u64) -> Result<(), BlockError> {
         check_range(operation, offset, len, self.pinned.size)
     }
@@ -225,13 +260,6 @@ impl SnapshotDevice {
     fn refuse(&self, operation: &'static str, offset: u64, len: u64) -> Result<(), BlockError> {
         self.check(operation, offset, len)?;
         Err(BlockError::new(ErrorKind::ReadOnly, operation))
-    }
-}
-
-fn failed(operation: &'static str) -> impl Fn(Error) -> BlockError {
-    move |error| {
-        tracing::error!(operation, error = ?error, "request to a snapshot failed");
-        error.into_block(operation)
     }
 }
 
@@ -249,7 +277,7 @@ impl BlockDevice for SnapshotDevice {
         let all: Vec<_> = pieces(offset, buf.len()).collect();
         self.shared
             .read_pieces(self.pinned.root, &all, buf)
-            .map_err(failed("read"))
+            .map_err(|e| self.failed(request("read", offset, buf.len() as u64), e))
     }
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, BlockError> {
@@ -257,7 +285,7 @@ impl BlockDevice for SnapshotDevice {
         let all: Vec<_> = pieces(offset, buf.len()).collect();
         self.shared
             .try_read_pieces(self.pinned.root, &all, buf)
-            .map_err(failed("read"))
+            .map_err(|e| self.failed(request("read", offset, buf.len() as u64), e))
     }
 
     fn write(&self, offset: u64, data: &[u8], _: Durability) -> Result<(), BlockError> {
@@ -282,7 +310,12 @@ impl BlockDevice for SnapshotDevice {
         let runs = self
             .shared
             .map_extents(self.pinned.root, first, end, max, &[]);
-        Ok(clip(runs.map_err(failed("extents"))?, offset, len, max))
+        Ok(clip(
+            runs.map_err(|e| self.failed(request("extents", offset, len), e))?,
+            offset,
+            len,
+            max,
+        ))
     }
 
     fn prefetch(&self, offset: u64, len: u64) -> Result<(), BlockError> {
@@ -291,7 +324,7 @@ impl BlockDevice for SnapshotDevice {
             let all: Vec<_> = pieces(at, buf.len()).collect();
             self.shared.read_pieces(self.pinned.root, &all, buf)
         })
-        .map_err(failed("prefetch"))
+        .map_err(|e| self.failed(request("prefetch", offset, len), e))
     }
 }
 
@@ -319,6 +352,7 @@ impl Store {
         Ok(Arc::new(SnapshotDevice {
             shared: Arc::clone(&self.shared),
             pinned,
+            name: r.to_string(),
         }))
     }
 }

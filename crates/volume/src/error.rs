@@ -55,6 +55,14 @@ impl Error {
         self
     }
 
+    /// The same, for a block of a volume; says where it is.
+    #[must_use]
+    pub(crate) fn at_block(self, index: u64) -> Self {
+        let block = types::BLOCK_SIZE as u64;
+        let (start, end) = (index * block, (index + 1) * block);
+        Error::new(self.kind, format!("bytes {start}..{end} cannot be read")).with_source(self)
+    }
+
     /// What to do about it.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

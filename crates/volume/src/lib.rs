@@ -18,7 +18,7 @@
 //! **Invariant:** the order in which locks are taken is `roots`, `manage`, `destage`, `record`, `state`; then
 //! `volumes`, which nobody holds while taking one of those. `manage`, `destage` and `record` are held across I/O;
 //! `state` is across the commit of a rollback only, and `volumes` across the commit that a volume's first use after
-//! opening the store takes its epoch with. Budget, gate, work queue and pins have locks of their own under
+//! opening the store takes its epoch with. Budget, gate, work queue, pins and names have locks of their own under
 //! which nothing else is taken. Journal, catalog and packs may be called under any of them: they call nobody back,
 //! except that packs reserve ids in the catalog.
 

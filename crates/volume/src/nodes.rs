@@ -12,6 +12,9 @@ impl blockmap::NodeSource for Nodes<'_> {
     fn node(&self, pointer: Pointer) -> Result<Arc<format::Node>, pack::Error> {
         self.0.node(pointer)
     }
+    fn is_lost(&self, error: &pack::Error) -> bool {
+        error.kind() == pack::ErrorKind::Damaged
+    }
 }
 
 /// Nodes that need no waiting.
@@ -32,6 +35,9 @@ impl blockmap::NodeSource for NodesNow<'_> {
             Ok(None) => Err(NotNow::WouldWait),
             Err(e) => Err(NotNow::Failed(e)),
         }
+    }
+    fn is_lost(&self, error: &NotNow) -> bool {
+        matches!(error, NotNow::Failed(error) if error.kind() == pack::ErrorKind::Damaged)
     }
 }
 

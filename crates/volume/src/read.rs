@@ -104,13 +104,7 @@ impl Volume {
             }
             (state.root, state.version)
         };
-        let pointer = blockmap::lookup(&Nodes(&self.shared.packs), root, BlockIndex(index))?;
-        let block: SharedBlock = if pointer.is_hole() {
-            Arc::new([0; BLOCK_SIZE])
-        } else {
-            self.shared.packs.read(pointer)?
-        };
-        Ok((block, version))
+        Ok((self.shared.stored_block(root, index)?, version))
     }
 }
 
@@ -127,28 +121,36 @@ impl Shared {
             let run = run_length(rest);
             let (now, later) = rest.split_at(run);
             rest = later;
-            let mut pointers = vec![Pointer::HOLE; run];
-            blockmap::lookup_run(
-                &Nodes(&self.packs),
-                root,
-                BlockIndex(first.index),
-                &mut pointers,
-            )?;
             if run > 1 {
                 let out = now[0].of_request.start..now[run - 1].of_request.end;
-                self.packs.read_run(&pointers, &mut buf[out])?;
-            } else {
-                let out = &mut buf[first.of_request.clone()];
-                match pointers[0] {
-                    Pointer::HOLE => out.fill(0),
-                    pointer => {
-                        let block = self.packs.read(pointer)?;
-                        out.copy_from_slice(&block[first.within.clone()]);
-                    }
+                if self.read_run(root, first.index, &mut buf[out]).is_ok() {
+                    continue;
                 }
+            }
+            // One by one: that tells which one it is that cannot be read.
+            for piece in now {
+                let block = self.stored_block(root, piece.index)?;
+                buf[piece.of_request.clone()].copy_from_slice(&block[piece.within.clone()]);
             }
         }
         Ok(())
+    }
+
+    /// Whole blocks that follow each other, from `first` on.
+    fn read_run(&self, root: Root, first: u64, out: &mut [u8]) -> Result<(), Error> {
+        let mut pointers = vec![Pointer::HOLE; out.len() / BLOCK_SIZE];
+        let nodes = Nodes(&self.packs);
+        blockmap::lookup_run(&nodes, root, BlockIndex(first), &mut pointers)?;
+        Ok(self.packs.read_run(&pointers, out)?)
+    }
+
+    /// The block that `root` maps at `index`.
+    fn stored_block(&self, root: Root, index: u64) -> Result<Arc<Block>, Error> {
+        let read = || match blockmap::lookup(&Nodes(&self.packs), root, BlockIndex(index))? {
+            Pointer::HOLE => Ok(Arc::new([0; BLOCK_SIZE])),
+            pointer => Ok(self.packs.read(pointer)?),
+        };
+        read().map_err(|e: Error| e.at_block(index))
     }
 
     /// As [`read_pieces`](Self::read_pieces) if that needs no waiting.
@@ -165,7 +167,10 @@ impl Shared {
             if leaf.as_ref().is_none_or(|&(known, _)| known != number) {
                 match blockmap::leaf(&NodesNow(&self.packs), root, BlockIndex(piece.index)) {
                     Ok(node) => leaf = Some((number, node)),
-                    Err(e) => return would_wait(e).map(|()| false),
+                    Err(e) => {
+                        let waits = would_wait(e).map(|()| false);
+                        return waits.map_err(|e| e.at_block(piece.index));
+                    }
                 }
             }
             let slot = (piece.index % blockmap::FANOUT as u64) as usize;
@@ -176,7 +181,8 @@ impl Shared {
                 out.fill(0);
                 continue;
             }
-            match block_now(&self.packs, pointer, &mut misses)? {
+            let block = block_now(&self.packs, pointer, &mut misses);
+            match block.map_err(|e| e.at_block(piece.index))? {
                 Some(block) => out.copy_from_slice(&block[piece.within.clone()]),
                 None => return Ok(false),
             }

@@ -17,7 +17,7 @@ use sync::{
     Mutex, RwLock,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
-use types::{Epoch, Generation, Root, VolumeId};
+use types::{Epoch, Generation, Name, Root, VolumeId};
 
 /// A volume's state in memory and the locks around it; see the crate's second invariant.
 pub(crate) struct Volume {
@@ -29,6 +29,8 @@ pub(crate) struct Volume {
     pub(crate) size: AtomicU64,
     /// Mirrors the record.
     pub(crate) read_only: AtomicBool,
+    /// Mirrors the record, for whoever tells the log and must not wait for a commit.
+    pub(crate) name: Mutex<Name>,
     /// Waits in the work queue.
     pub(crate) queued: AtomicBool,
     /// Held by who changes the volume for its administrator: one change at a time.
@@ -160,6 +162,7 @@ impl Volume {
             epoch: record.epoch,
             size: AtomicU64::new(record.size),
             read_only: AtomicBool::new(record.properties.read_only),
+            name: Mutex::new(record.name.clone()),
             queued: AtomicBool::new(false),
             manage: Mutex::new(()),
             destage: Mutex::new(()),
@@ -200,6 +203,7 @@ impl Volume {
     /// Notes what the catalog took of a move of the root.
     pub(crate) fn set_record(&self, committed: &mut Committed, mut record: VolumeRecord) {
         record.version += 1;
+        self.name.lock().clone_from(&record.name);
         committed.record = record;
     }
 

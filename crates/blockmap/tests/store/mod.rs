@@ -25,6 +25,8 @@ pub struct Store {
     next_node: Cell<u64>,
     next_data: Cell<u64>,
     pub reads: Cell<u64>,
+    /// Whether what is missing is lost, or may come back.
+    pub lossy: Cell<bool>,
 }
 
 impl Store {
@@ -37,6 +39,11 @@ impl Store {
     /// Keeps a node that no update made.
     pub fn plant(&self, pointer: Pointer, node: Node) {
         self.nodes.borrow_mut().insert(pointer, Arc::new(node));
+    }
+
+    /// Loses a node.
+    pub fn lose(&self, pointer: Pointer) {
+        assert!(self.nodes.borrow_mut().remove(&pointer).is_some());
     }
 
     pub fn sink(&self) -> Sink<'_> {
@@ -53,6 +60,10 @@ impl NodeSource for Store {
         assert!(!pointer.is_hole());
         self.reads.set(self.reads.get() + 1);
         self.nodes.borrow().get(&pointer).cloned().ok_or(Missing)
+    }
+
+    fn is_lost(&self, Missing: &Missing) -> bool {
+        self.lossy.get()
     }
 }
 

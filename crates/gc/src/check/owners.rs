@@ -12,20 +12,20 @@ use rustc_hash::FxHashMap;
 use types::{BLOCK_SIZE, PackId, Pointer, Progress};
 
 /// So many extents are listed of one volume; the bytes of all are counted.
-const EXTENTS_MAX: usize = 1000;
+const EXTENTS_MAX: usize = 10_000;
 
 /// Nodes that are read between two reports.
 const REPORT_NODES: u64 = 256;
 
-/// Finds those who are hit. Subtrees without damage are looked at once, whoever shares them.
+/// Finds those who are hit, if anything is wrong. Subtrees without damage are looked at once, whoever shares them.
 pub(super) fn afflicted(
     store: &PackStore,
     roots: &[OwnedRoot],
-    wrong_roots: &[String],
+    any_wrong: bool,
     bad: &Bad,
     progress: &dyn Progress,
 ) -> Result<Vec<Afflicted>, Error> {
-    if bad.is_empty() && wrong_roots.is_empty() {
+    if !any_wrong {
         return Ok(Vec::new());
     }
     let mut finder = Finder {

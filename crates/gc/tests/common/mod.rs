@@ -47,6 +47,9 @@ impl blockmap::NodeSource for Nodes<'_> {
     fn node(&self, pointer: Pointer) -> Result<Arc<blockmap::Node>, pack::Error> {
         self.0.node(pointer)
     }
+    fn is_lost(&self, error: &pack::Error) -> bool {
+        error.kind() == pack::ErrorKind::Damaged
+    }
 }
 
 struct Sink<'a>(&'a mut PackWriter);
