@@ -134,6 +134,8 @@ pub enum RepairKind {
     Misplaced,
     /// A pack that cannot be read and that nothing needs.
     Orphan,
+    /// A pack whose hashes cannot be read: made anew from its blocks.
+    Hashes,
     /// A file that a crash left.
     Stray,
 }

@@ -247,6 +247,9 @@ impl Checker<'_> {
         match self.store.verify(stat.pack, self.options.deep) {
             Ok(report) => {
                 finding.bytes_read = report.bytes;
+                if let Some(error) = &report.hashes {
+                    finding.bad_unused.get_or_insert_with(|| with_causes(error));
+                }
                 for damage in report.damaged {
                     let bits: LiveBits = damage.ordinals.collect();
                     finding.damaged(needed, &bits, &damage.error);

@@ -2,7 +2,7 @@
 //!
 //! Nothing is invented: a block whose bytes are nowhere stays an error.
 
-use crate::{Error, Roots, check::with_causes, mark::mark_with};
+use crate::{Error, Marks, Roots, check::with_causes, mark::mark_with};
 use brick::PackStat;
 use pack::{Collection, ErrorKind, PackStore};
 use std::sync::Arc;
@@ -15,6 +15,8 @@ pub enum Mend {
     Misplaced(PackId),
     /// Its header cannot be read, for this reason, and nothing needs it.
     Orphan(String),
+    /// Its hashes cannot be read, for this reason; they are made from its blocks.
+    Hashes(String),
 }
 
 /// A pack that was mended, or would be.
@@ -28,7 +30,8 @@ pub struct Mended {
     pub outcome: Option<Result<(), String>>,
 }
 
-/// Puts misplaced packs back, then removes packs that cannot be read and that nothing needs.
+/// Puts misplaced packs back, removes packs that cannot be read and that nothing needs, and makes hashes anew that
+/// cannot be read.
 ///
 /// # Behavior
 /// Volumes go on meanwhile; it is refused while a collection or a check runs. Each step is durable before the
@@ -77,6 +80,30 @@ pub fn repair(
                 pack: stat.pack,
                 what: Mend::Orphan(why),
                 outcome: (!dry_run).then(|| told(collection.remove_unreadable(stat.pack))),
+            });
+        }
+    }
+    mended.extend(hashes(store, &collection, &marks, dry_run, progress)?);
+    Ok(mended)
+}
+
+/// Makes hashes anew where they cannot be read, in packs that somebody needs.
+fn hashes(
+    store: &PackStore,
+    collection: &Collection,
+    marks: &Marks,
+    dry_run: bool,
+    progress: &dyn Progress,
+) -> Result<Vec<Mended>, Error> {
+    let mut mended = Vec::new();
+    let needed = marks.packs().into_iter();
+    for pack in needed.filter(|pack| *pack < collection.limit()) {
+        progress.report(0, 0)?;
+        if let Some(why) = store.hashes_damaged(pack) {
+            mended.push(Mended {
+                pack,
+                what: Mend::Hashes(with_causes(&why)),
+                outcome: (!dry_run).then(|| told(collection.repair_hashes(pack))),
             });
         }
     }

@@ -9,7 +9,7 @@ use format::{
     Node, block_hash, frame,
     pack::{FrameKind, PackHeader},
 };
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 use types::{BLOCK_SIZE, BlockHash, PackId, Pointer, Progress};
 
 /// What is in a pack.
@@ -49,6 +49,9 @@ pub struct PackReport {
     pub bytes: u64,
     /// What is wrong.
     pub damaged: Vec<Damage>,
+    /// Why the hashes cannot be read. No block is lost by that, but none is found by deduplication, and none is
+    /// compared with its hash. [`repair_hashes`](crate::Collection::repair_hashes) makes them anew.
+    pub hashes: Option<Error>,
 }
 
 impl PackStore {
@@ -100,7 +103,13 @@ impl PackStore {
 
     fn verify_pack(&self, pack: PackId, deep: bool, report: &mut PackReport) -> Result<(), Error> {
         let header = self.fresh_header(pack)?;
-        let hashes = self.read_hashes(&header)?;
+        let hashes = match self.read_hashes(&header) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                report.hashes = Some(error);
+                Arc::new([])
+            }
+            other => other?,
+        };
         report.blocks = header.live.bits.count() as u64;
         let mut stored = Vec::new();
         for (number, entry) in (0..).zip(&header.frames) {

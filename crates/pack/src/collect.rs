@@ -6,11 +6,11 @@ use crate::{
     read::check,
 };
 use format::{
-    frame,
+    block_hash, frame,
     pack::{FrameEntry, FrameKind, NewFrame, NewPack, PAGE, PackHeader},
 };
 use std::{ops::Range, sync::Arc};
-use types::{Codec, PackId};
+use types::{BLOCK_SIZE, BlockHash, Codec, PackId};
 
 const GIVING_UP: &str = "giving up blocks";
 
@@ -151,7 +151,12 @@ impl PackStore {
         for entry in &header.frames {
             frames.push(rewritten(header, entry, &payload, stays)?);
         }
-        let mut hashes = self.read_hashes(header)?.to_vec();
+        let mut hashes = match self.read_hashes(header) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                self.hash_again(header, &payload)?
+            }
+            other => other?.to_vec(),
+        };
         for (ordinal, hash) in (0_u16..).zip(&mut hashes) {
             if !stays.get(ordinal) {
                 *hash = UNHASHED;
@@ -174,6 +179,25 @@ impl PackStore {
             .sum();
         let before = header.payload.end.next_multiple_of(PAGE as u64) - punched;
         Ok(before.saturating_sub(object.len() as u64))
+    }
+
+    /// What the hashes of the live blocks should be.
+    fn hash_again(&self, header: &PackHeader, payload: &[u8]) -> Result<Vec<BlockHash>, Error> {
+        let mut hashes = vec![UNHASHED; usize::from(header.blocks)];
+        let data = header.frames.iter();
+        let data = data.filter(|entry| entry.kind == FrameKind::Data);
+        for entry in data.filter(|entry| !is_dead(entry, &header.live.bits)) {
+            let mut plain = vec![0; entry.plain_len()];
+            frame::decompress(entry.codec, &payload[within(header, entry)], &mut plain)
+                .map_err(|why| Error::damaged(GIVING_UP, "not a sound frame").with_source(why))?;
+            let (blocks, _) = plain.as_chunks::<BLOCK_SIZE>();
+            for (ordinal, block) in entry.ordinals().zip(blocks) {
+                if header.live.bits.get(ordinal) {
+                    hashes[usize::from(ordinal)] = block_hash(&self.hash_key, block);
+                }
+            }
+        }
+        Ok(hashes)
     }
 
     /// All frames, those with live blocks verified.

@@ -130,7 +130,8 @@ impl PackStore {
             return Ok(Arc::new([]));
         };
         let mut table = vec![0; (range.end - range.start) as usize];
-        self.fetch(header.pack, range.start, &mut table, true)?;
+        self.fetch(header.pack, range.start, &mut table, true)
+            .map_err(Error::missing_is_damage)?;
         let hashes = header.decode_hashes(&table).map_err(|why| {
             Error::damaged("reading hashes", "not a sound table")
                 .with_source(why)

@@ -1,6 +1,6 @@
 //! Packs that are not what their names say.
 
-use crate::{Collection, Error, ErrorKind, PackStore, collect::is_dead, read::check};
+use crate::{Collection, Error, ErrorKind, How, PackStore, collect::is_dead, read::check};
 use brick::PackStat;
 use format::pack::{PACK_BLOCKS, PAGE, PackHeader};
 use types::{BLOCK_SIZE, PackId};
@@ -11,6 +11,14 @@ const OBJECT_MAX: u64 = 2 * (PACK_BLOCKS * BLOCK_SIZE) as u64;
 const REPAIRING: &str = "repairing";
 
 impl PackStore {
+    /// Why the hashes of a pack cannot be read, if its header can.
+    #[must_use]
+    pub fn hashes_damaged(&self, pack: PackId) -> Option<Error> {
+        let header = self.load_header(pack, true).ok().flatten()?;
+        let error = self.read_hashes(&header).err()?;
+        (error.kind() == ErrorKind::Damaged).then_some(error)
+    }
+
     /// Whether what is stored as `stat.pack` is another pack of this store, sound in all that is live: which one.
     ///
     /// # Errors
@@ -126,6 +134,17 @@ impl Collection {
         let Some(pack) = spare else { return Ok(()) };
         let removed = self.store.brick.remove(self.store.epoch, pack);
         removed.map_err(|e| Error::brick(REPAIRING, e).of_pack(pack))
+    }
+
+    /// Writes a pack again, with hashes made from its blocks if those that it has cannot be read. Durable when it
+    /// returns.
+    ///
+    /// # Errors
+    /// As [`give_up`](Self::give_up): a pack that has lost blocks cannot be written again.
+    pub fn repair_hashes(&self, pack: PackId) -> Result<(), Error> {
+        let live = self.store.info(pack)?.live;
+        self.give_up(pack, &live, How::Rewrite)?;
+        self.store.sync()
     }
 
     /// Removes a pack whose header cannot be read, and which the caller knows that nothing needs; durable when it

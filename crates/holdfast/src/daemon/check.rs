@@ -77,6 +77,10 @@ fn of_pack(mended: &gc::Mended) -> Repair {
             RepairKind::Orphan,
             format!("remove, as it cannot be read and nothing needs it ({why})"),
         ),
+        gc::Mend::Hashes(why) => (
+            RepairKind::Hashes,
+            format!("make its hashes anew from its blocks ({why})"),
+        ),
     };
     let (outcome, error) = match &mended.outcome {
         None => (RepairOutcome::Planned, None),
