@@ -5,7 +5,14 @@ use crate::stage::cargo;
 use std::process::Command;
 
 /// The crates with such tests. What they use is built in the same way.
-const PACKAGES: [&str; 5] = ["sync", "journal", "pack", "volume", "front-nbd"];
+const PACKAGES: [&str; 6] = [
+    "sync",
+    "journal",
+    "pack",
+    "write-buffer",
+    "volume",
+    "front-nbd",
+];
 /// Only these tests run under the checker; with it all others would panic.
 const TESTS: &str = "test(/interleavings/) | binary(interleavings)";
 

@@ -15,6 +15,8 @@ use std::{
 use types::{BLOCK_SIZE, Codec, Epoch, NoProgress, PackId, Pointer, SharedBlock, StoreId};
 
 mod collecting;
+#[cfg(feature = "shuttle")]
+mod interleavings;
 
 const CONFIG: Config = Config {
     block_cache_bytes: 1 << 20,

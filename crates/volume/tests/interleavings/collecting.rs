@@ -34,6 +34,33 @@ fn world() -> Arc<World> {
     world
 }
 
+/// Nobody but a reader and who gives up what it may be reading: few steps, so that every order of them is met.
+#[test]
+fn a_reader_of_an_old_root_never_meets_what_was_collected() {
+    explore(480, || {
+        let world = World::new(Config {
+            background: Background::Inline,
+            ..forgetful()
+        });
+        let device = world.device("v");
+        let write = move |world: &World, number| {
+            put(&*world.device("v"), 0, number).unwrap();
+            world.store.settle_all().unwrap();
+        };
+        write(&world, 1);
+        let reader = env::spawn("reader", move || {
+            let read = |_| get(&*device, 0).unwrap();
+            let numbers: Vec<u64> = (0..6).map(read).collect();
+            assert!(numbers.is_sorted(), "{numbers:?} went back");
+        });
+        for number in 2..4 {
+            write(&world, number);
+            collect(&world);
+        }
+        reader.unwrap().join().unwrap();
+    });
+}
+
 /// Gives up all that is not needed, by every means.
 fn collect(world: &World) {
     let thresholds = Thresholds {
