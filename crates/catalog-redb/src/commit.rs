@@ -7,7 +7,7 @@
 use crate::{guard::Cause, record, tables};
 use catalog::{Change, ErrorKind, Settings, SnapshotRecord, VolumeRecord};
 use redb::{ReadableTable, Table, WriteTransaction};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use types::{Name, SnapshotId, VolumeId};
 
 type Refusal = Result<(), Cause>;
@@ -48,7 +48,7 @@ struct Commit<'txn> {
     freed_of_snapshots: Vec<(VolumeId, Name)>,
     taken_of_snapshots: Vec<(VolumeId, Name, SnapshotId)>,
     removed_volumes: Vec<VolumeId>,
-    volumes_of_snapshots: HashSet<VolumeId>,
+    volumes_of_snapshots: BTreeSet<VolumeId>,
 }
 
 impl<'txn> Commit<'txn> {
@@ -64,7 +64,7 @@ impl<'txn> Commit<'txn> {
             freed_of_snapshots: Vec::new(),
             taken_of_snapshots: Vec::new(),
             removed_volumes: Vec::new(),
-            volumes_of_snapshots: HashSet::new(),
+            volumes_of_snapshots: BTreeSet::new(),
         })
     }
 

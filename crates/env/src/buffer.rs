@@ -14,6 +14,9 @@ use std::{
 
 /// Zeroed bytes whose address and capacity are multiples of [`DIRECT_ALIGNMENT`].
 pub struct AlignedBuf {
+    /// What was allocated: as much more as aligning it may cost. The allocator gives zeroed memory of an alignment
+    /// of its own choice as the kernel does, untouched; of another it would fill it.
+    allocated: NonNull<u8>,
     start: NonNull<u8>,
     len: usize,
 }
@@ -30,11 +33,18 @@ impl AlignedBuf {
         let len = len.max(1).next_multiple_of(DIRECT_ALIGNMENT);
         let layout = Self::layout(len);
         // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else {
+        let allocated = unsafe { alloc_zeroed(layout) };
+        let Some(allocated) = NonNull::new(allocated) else {
             handle_alloc_error(layout)
         };
-        AlignedBuf { start, len }
+        let before = allocated.align_offset(DIRECT_ALIGNMENT);
+        assert!(before < DIRECT_ALIGNMENT, "addresses can be aligned");
+        AlignedBuf {
+            allocated,
+            // SAFETY: within what was allocated, which is longer than `len` by the alignment.
+            start: unsafe { allocated.add(before) },
+            len,
+        }
     }
 
     /// Where it is.
@@ -43,14 +53,15 @@ impl AlignedBuf {
     }
 
     fn layout(len: usize) -> Layout {
-        Layout::from_size_align(len, DIRECT_ALIGNMENT).expect("a buffer is far below isize::MAX")
+        Layout::from_size_align(len + DIRECT_ALIGNMENT, 1)
+            .expect("a buffer is far below isize::MAX")
     }
 }
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
         // SAFETY: allocated by `zeroed` with the same layout, and freed once.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) }
+        unsafe { dealloc(self.allocated.as_ptr(), Self::layout(self.len)) }
     }
 }
 

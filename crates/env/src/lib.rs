@@ -9,7 +9,7 @@ mod real;
 mod scope;
 
 pub use buffer::AlignedBuf;
-pub use memory::{Memory, RealMemory, Region, heap_region};
+pub use memory::{Memory, RealMemory, Region, heap_copy, heap_region};
 pub use real::{RealClock, RealFiles, RealRandom, spawn};
 pub use scope::{Scope, scope};
 

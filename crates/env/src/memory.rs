@@ -157,6 +157,26 @@ pub fn heap_region(len: u64) -> Arc<dyn Region> {
     Arc::new(Heap(AlignedBuf::zeroed(len as usize)))
 }
 
+/// A copy of what a region holds, on the heap. For who simulates [`Memory`], and sees to it that nobody writes
+/// meanwhile.
+#[must_use]
+pub fn heap_copy(region: &dyn Region) -> Arc<dyn Region> {
+    let from = region.bytes();
+    let mut copy = AlignedBuf::zeroed(from.len());
+    // SAFETY: the region lives through the call, all of a simulated one is reserved, and nobody writes to it.
+    let bytes = unsafe { from.as_ref() };
+    for (from, to) in bytes.chunks(PAGE).zip(copy.chunks_mut(PAGE)) {
+        // Most of it was never used, and takes no memory as long as it is not touched.
+        if *from != ZEROES[..from.len()] {
+            to[..from.len()].copy_from_slice(from);
+        }
+    }
+    Arc::new(Heap(copy))
+}
+
+const PAGE: usize = 4096;
+static ZEROES: [u8; PAGE] = [0; PAGE];
+
 struct Heap(AlignedBuf);
 
 impl Region for Heap {

@@ -6,8 +6,8 @@ use crate::{
 };
 use brick::Brick;
 use format::{Node, pack::PackHeader};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync::Cache};
-use rustc_hash::FxHashMap;
+use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::sync::Arc;
 use sync::RwLock;
 use types::{BLOCK_SIZE, Block, Codec, Epoch, PackId, Pointer, StoreId};
@@ -54,10 +54,10 @@ pub struct PackStore {
     pub(crate) index: Index,
     pub(crate) pins: Pins,
     pub(crate) distrust: Distrust,
-    pub(crate) blocks: Cache<Pointer, Arc<Block>, BlockWeight>,
-    pub(crate) nodes: Cache<Pointer, Arc<Node>, BlockWeight>,
-    pub(crate) headers: Cache<PackId, Arc<PackHeader>, HeaderWeight>,
-    pub(crate) hashes: Cache<PackId, Hashes, HashesWeight>,
+    pub(crate) blocks: Cache<Pointer, Arc<Block>, BlockWeight, FxBuildHasher>,
+    pub(crate) nodes: Cache<Pointer, Arc<Node>, BlockWeight, FxBuildHasher>,
+    pub(crate) headers: Cache<PackId, Arc<PackHeader>, HeaderWeight, FxBuildHasher>,
+    pub(crate) hashes: Cache<PackId, Hashes, HashesWeight, FxBuildHasher>,
     /// Nodes whose packs are not put yet: they must be readable, whatever the cache drops.
     pub(crate) unput: RwLock<FxHashMap<Pointer, Arc<Node>>>,
 }
@@ -90,8 +90,9 @@ impl Weighter<PackId, Hashes> for HashesWeight {
     }
 }
 
-/// Few shards if it is small: an entry must fit into a shard's part many times.
-fn cache<K, V, W>(bytes: u64, entry: u64, weight: W) -> Cache<K, V, W>
+/// Few shards if it is small: an entry must fit into a shard's part many times. Keys are ours, so that their hash
+/// needs no secret; and what is dropped first is the same in every run of a simulation.
+fn cache<K, V, W>(bytes: u64, entry: u64, weight: W) -> Cache<K, V, W, FxBuildHasher>
 where
     K: Eq + std::hash::Hash + Clone,
     V: Clone,
@@ -104,12 +105,7 @@ where
         .weight_capacity(bytes)
         .build()
         .expect("all that it asks for is given");
-    Cache::with_options(
-        options,
-        weight,
-        DefaultHashBuilder::default(),
-        Default::default(),
-    )
+    Cache::with_options(options, weight, FxBuildHasher, Default::default())
 }
 
 impl PackStore {

@@ -14,6 +14,10 @@ impl SimClock {
     pub(crate) fn advance(&self, by: Duration) {
         *self.0.lock() += by;
     }
+
+    pub(crate) fn fork(&self) -> Self {
+        SimClock(Mutex::new(self.monotonic()))
+    }
 }
 
 impl Clock for SimClock {

@@ -68,7 +68,7 @@ impl Fault {
 }
 
 /// Faults that wait.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Faults {
     waiting: Vec<Injection>,
     pub(crate) struck: u64,

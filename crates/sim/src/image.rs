@@ -20,7 +20,7 @@ type Pages = BTreeMap<u64, Arc<Page>>;
 
 static ZEROES: LazyLock<Arc<Page>> = LazyLock::new(|| Arc::new([0; PAGE as usize]));
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Image {
     live: Pages,
     live_len: u64,

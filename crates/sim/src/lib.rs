@@ -77,6 +77,20 @@ impl SimEnv {
         }
     }
 
+    /// A second machine in the same state. They have nothing in common from then on.
+    ///
+    /// # Behavior
+    /// What was opened on the first one does not work on the second: end its life there, as a crash does.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let clock = Arc::new(self.clock.fork());
+        SimEnv {
+            world: Arc::new(Mutex::new(self.world.lock().fork(Arc::clone(&clock)))),
+            clock,
+            random: Arc::new(self.random.fork()),
+        }
+    }
+
     /// The power goes and comes back: what was not durable is kept or lost by the seed, locks are
     /// released, faults not yet met are forgotten. Shared memory is gone.
     pub fn power_cut(&self) {
@@ -94,6 +108,13 @@ impl SimEnv {
     /// [`kill`](Self::kill).
     pub fn crash_after(&self, n: u64) {
         self.world.lock().crash_after(n);
+    }
+
+    /// Whether the machine has died in the I/O that [`crash_after`](Self::crash_after) chose: what a program did since
+    /// was not done.
+    #[must_use]
+    pub fn has_died(&self) -> bool {
+        self.world.lock().has_died()
     }
 
     /// Mutating I/Os so far: writes, changes of length, holes, changes of names, syncs.

@@ -4,6 +4,7 @@ use env::Random;
 use parking_lot::Mutex;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to choose faults with.
+#[derive(Clone)]
 pub(crate) struct Dice(u64);
 
 impl Dice {
@@ -36,6 +37,10 @@ pub(crate) struct SimRandom(Mutex<Dice>);
 impl SimRandom {
     pub(crate) fn new(seed: u64) -> Self {
         SimRandom(Mutex::new(Dice::new(seed ^ 0x5eed_0f5e_ed0f_5eed)))
+    }
+
+    pub(crate) fn fork(&self) -> Self {
+        SimRandom(Mutex::new(self.0.lock().clone()))
     }
 }
 

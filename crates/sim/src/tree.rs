@@ -16,12 +16,14 @@ type Names = BTreeMap<OsString, Ino>;
 
 const ROOT: Ino = 0;
 
+#[derive(Clone)]
 enum Inode {
     Dir { live: Names, durable: Names },
     File { image: Image, handles: usize },
 }
 
 /// One change of names that is not durable yet; atomic even if it touches two directories.
+#[derive(Clone)]
 struct Pending {
     changes: Vec<Change>,
 }
@@ -35,6 +37,7 @@ struct Change {
 }
 
 /// A file system's state.
+#[derive(Clone)]
 pub(crate) struct Tree {
     inodes: BTreeMap<Ino, Inode>,
     next: Ino,

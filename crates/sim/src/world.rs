@@ -17,6 +17,15 @@ use std::{
     sync::Arc,
 };
 
+/// Regions of shared memory, by name.
+type Memories = BTreeMap<String, Arc<dyn Region>>;
+
+fn copies(memories: &Memories) -> Memories {
+    let copy =
+        |(name, region): (&String, &Arc<dyn Region>)| (name.clone(), env::heap_copy(&**region));
+    memories.iter().map(copy).collect()
+}
+
 pub(crate) struct World {
     pub(crate) tree: Tree,
     pub(crate) dice: Dice,
@@ -24,8 +33,10 @@ pub(crate) struct World {
     pub(crate) space: Option<u64>,
     pub(crate) locks: BTreeSet<PathBuf>,
     pub(crate) faults: Faults,
-    /// Shared memory, by name.
-    pub(crate) memory: BTreeMap<String, Arc<dyn Region>>,
+    /// Shared memory.
+    pub(crate) memory: Memories,
+    /// As it was in the I/O that the machine died in.
+    memory_at_death: Option<Memories>,
     /// Grows when the process or the power dies: handles of a former life are refused.
     pub(crate) life: u64,
     /// Mutating I/Os so far.
@@ -64,6 +75,7 @@ impl World {
             locks: BTreeSet::new(),
             faults: Faults::default(),
             memory: BTreeMap::new(),
+            memory_at_death: None,
             life: 0,
             ios: 0,
             trace: FxHasher::default(),
@@ -74,10 +86,14 @@ impl World {
 
     /// Refuses everything of a former life, and of a machine that has died.
     pub(crate) fn alive(&self, life: u64) -> io::Result<()> {
-        if life != self.life || self.dies_at.is_some_and(|at| self.ios >= at) {
+        if life != self.life || self.has_died() {
             return Err(dead());
         }
         Ok(())
+    }
+
+    pub(crate) fn has_died(&self) -> bool {
+        self.dies_at.is_some_and(|at| self.ios >= at)
     }
 
     /// Notes an I/O, and decides on its fate.
@@ -86,7 +102,8 @@ impl World {
         (io.kind, io.path, io.offset, io.data).hash(&mut self.trace);
         if io.kind != Kind::Read {
             self.ios += 1;
-            if self.dies_at.is_some_and(|at| self.ios >= at) {
+            if self.has_died() {
+                self.memory_at_death = Some(copies(&self.memory));
                 return Ok(Fate::Dying);
             }
         }
@@ -111,6 +128,24 @@ impl World {
         &data[..done]
     }
 
+    /// The same on another machine.
+    pub(crate) fn fork(&self, clock: Arc<SimClock>) -> Self {
+        World {
+            tree: self.tree.clone(),
+            dice: self.dice.clone(),
+            space: self.space,
+            locks: self.locks.clone(),
+            faults: self.faults.clone(),
+            memory: copies(&self.memory),
+            memory_at_death: self.memory_at_death.as_ref().map(copies),
+            life: self.life,
+            ios: self.ios,
+            trace: self.trace.clone(),
+            dies_at: self.dies_at,
+            clock,
+        }
+    }
+
     pub(crate) fn crash_after(&mut self, n: u64) {
         self.dies_at = Some(self.ios + n);
     }
@@ -124,6 +159,9 @@ impl World {
     /// A new life on the same files.
     pub(crate) fn restart(&mut self) {
         self.life += 1;
+        // Who still has the regions of the former life changes them in vain.
+        let memory = self.memory_at_death.take();
+        self.memory = memory.unwrap_or_else(|| copies(&self.memory));
         self.locks.clear();
         self.dies_at = None;
         self.faults.clear();

@@ -16,7 +16,7 @@ use catalog::{Catalog, Change, IdKind, Properties, Settings};
 use catalog_redb::RedbCatalog;
 use env::{Env, LockError};
 use pack::PackStore;
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 use sync::{Mutex, RwLock};
 use types::StoreId;
 use write_buffer::{Survivor, WriteBuffer};
@@ -165,7 +165,7 @@ impl Store {
             buffer,
             gate: Gate::default(),
             work: WorkQueue::default(),
-            volumes: Mutex::new(HashMap::new()),
+            volumes: Mutex::new(BTreeMap::new()),
             roots: RwLock::new(()),
             pins: Arc::new(RootPins::default()),
         });

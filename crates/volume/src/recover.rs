@@ -9,7 +9,7 @@ use crate::{
 use catalog::{Change, VolumeRecord};
 use journal::Replayed;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use types::{Epoch, Generation, VolumeId};
@@ -17,7 +17,7 @@ use write_buffer::{Survivor, What, WriteBuffer};
 
 /// Generations that were flushed but not destaged, as they are read from the journal.
 pub(crate) struct Recovered {
-    volumes: HashMap<VolumeId, (VolumeRecord, BTreeMap<Generation, Layer>)>,
+    volumes: BTreeMap<VolumeId, (VolumeRecord, BTreeMap<Generation, Layer>)>,
     stale: Vec<(VolumeId, Generation)>,
     survived: BTreeSet<Epoch>,
 }

@@ -16,7 +16,7 @@ use gc::OwnedRoot;
 use journal::Journal;
 use pack::PackStore;
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) work: WorkQueue,
     /// Held while a volume is brought into use, so that there is never more than one of it.
-    pub(crate) volumes: Mutex<HashMap<VolumeId, Arc<Volume>>>,
+    pub(crate) volumes: Mutex<BTreeMap<VolumeId, Arc<Volume>>>,
     /// Held shared by who carries a root from one place of the catalog to another, and exclusively by who
     /// lists all roots.
     pub(crate) roots: RwLock<()>,
@@ -66,7 +66,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct RootPins {
     next: AtomicU64,
-    roots: Mutex<HashMap<u64, OwnedRoot>>,
+    roots: Mutex<BTreeMap<u64, OwnedRoot>>,
 }
 
 /// Keeps a root from collection until it is dropped.

@@ -1,4 +1,5 @@
-//! `cargo xtask soak sim`: random histories of whole stores on simulated machines, by seed.
+//! `cargo xtask soak sim`: whole stores on simulated machines. A crash in every I/O of a scripted scenario and then in
+//! every I/O of the recovery; random histories by seed, also on disks that fail and lie.
 
 use super::binary::TestBinary;
 use crate::stage::stage;
@@ -11,15 +12,28 @@ use std::{
     time::Duration,
 };
 
+/// Tests of crashes in every I/O.
+const CRASHES: [&str; 2] = [
+    "script::the_power_goes_in_every_io",
+    "script::the_process_is_killed_in_every_io",
+];
+/// Tests of histories by seed.
+const HISTORIES: [&str; 3] = [
+    "random::histories_survive_restarts_kills_and_power_cuts",
+    "faults::disks_that_fail_lose_nothing_that_was_acknowledged",
+    "faults::disks_that_lie_are_found_out",
+];
 /// Seeds that one process takes.
 const AT_ONCE: u64 = 50;
 /// Reports are this far apart.
 const REPORT: Duration = Duration::from_secs(15);
-const HISTORIES: &str = "random::random_histories_survive_restarts_kills_and_power_cuts";
 
 /// Which seeds.
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// Only these.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// These seeds, the last one left out.
     #[arg(long, value_name = "FIRST..LAST", value_parser = parse_range, default_value = "0..10000")]
     seeds: Range<u64>,
@@ -28,9 +42,19 @@ pub(crate) struct Options {
     minutes: Option<u64>,
 }
 
+/// What there is.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// A crash in every I/O.
+    Crashes,
+    /// Random histories by seed.
+    Histories,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Options {
+            only: None,
             seeds: 0..10_000,
             minutes: None,
         }
@@ -45,9 +69,26 @@ fn parse_range(text: &str) -> Result<Range<u64>> {
 /// Runs them on all cores.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let binary = stage("build", || TestBinary::build("volume", "sim"))?;
-    stage("histories on simulated machines", || {
-        histories(&binary, options)
-    })
+    if options.only != Some(Part::Histories) {
+        stage("crashes in every I/O", || crashes(&binary))?;
+    }
+    if options.only != Some(Part::Crashes) {
+        stage("histories on simulated machines", || {
+            histories(&binary, options)
+        })?;
+    }
+    Ok(())
+}
+
+/// They use all cores themselves.
+fn crashes(binary: &TestBinary) -> Result<()> {
+    for test in CRASHES {
+        let thorough = [("HOLDFAST_THOROUGH", "1".to_owned())];
+        if let Some(output) = binary.run(test, &thorough)? {
+            bail!("{output}");
+        }
+    }
+    Ok(())
 }
 
 fn histories(binary: &TestBinary, options: &Options) -> Result<()> {
@@ -98,11 +139,14 @@ impl Work {
                 return;
             }
             let seeds = [("HOLDFAST_SEEDS", format!("{first}..{last}"))];
-            match binary.run(HISTORIES, &seeds) {
-                Ok(None) => self.report(last - first),
-                Ok(Some(output)) => self.fail(output),
-                Err(error) => self.fail(format!("seeds {first}..{last}: {error:#}")),
+            for test in HISTORIES {
+                match binary.run(test, &seeds) {
+                    Ok(None) => {}
+                    Ok(Some(output)) => self.fail(output),
+                    Err(error) => self.fail(format!("{test}, seeds {first}..{last}: {error:#}")),
+                }
             }
+            self.report((last - first) * HISTORIES.len() as u64);
         }
     }
 

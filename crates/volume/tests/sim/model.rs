@@ -1,37 +1,51 @@
-//! What a store must hold, and what a crash leaves open.
+//! What a store must hold, and what the end of a life leaves open.
 
-use crate::name;
+use crate::blocks::Contents;
 use std::collections::BTreeMap;
-use types::{BLOCK_SIZE, VolumeId, VolumeRef};
-use volume::Store;
+use types::VolumeId;
 
-/// What each block holds: 0 is zeroes.
-pub(crate) type Contents = Vec<u32>;
+/// How a life of the store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In order.
+    Closed,
+    /// The process was killed, and what it had in memory outlived it.
+    Killed,
+    /// The machine lost its power; or the process was killed and its memory was its own.
+    PowerCut,
+}
 
+impl End {
+    /// Both, one after the other, with nothing done between: what was closed in order stays so.
+    pub(crate) fn and_then(self, later: End) -> End {
+        match (self, later) {
+            (End::Closed, _) => End::Closed,
+            (End::Killed, End::Killed) => End::Killed,
+            _ => End::PowerCut,
+        }
+    }
+}
+
+/// All that should be there.
 #[derive(Clone, Default)]
 pub(crate) struct Model {
     pub(crate) volumes: BTreeMap<String, History>,
     pub(crate) trash: BTreeMap<VolumeId, (String, History)>,
-    /// What an operation that failed in a crash may have done.
+    /// What an operation that was not answered may have done.
     pub(crate) doubt: Option<Doubt>,
 }
 
+/// What became of one volume.
 #[derive(Clone)]
 pub(crate) struct History {
     /// States since the last flush, the last one is now.
-    pub(crate) states: Vec<Contents>,
+    states: Vec<Contents>,
+    /// Those after this one are of an operation that was not answered.
+    answered: usize,
     pub(crate) snapshots: BTreeMap<String, Contents>,
 }
 
-/// What the end of the last life left.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// All that was answered: the process died, and what it wrote is as durable as before.
-    Answered,
-    /// What was flushed, and perhaps more: the power was gone.
-    Flushed,
-}
-
+/// Done or not done.
 #[derive(Clone)]
 pub(crate) enum Doubt {
     SnapshotMade(String, String, Contents),
@@ -39,7 +53,8 @@ pub(crate) enum Doubt {
     VolumeMade(String, Contents),
     VolumeTrashed(String, VolumeId),
     VolumeRestored(VolumeId),
-    VolumePurged(VolumeId),
+    /// Any of those in the trash may be gone.
+    VolumesPurged,
 }
 
 impl Model {
@@ -53,12 +68,19 @@ impl Model {
         let (volume, history) = self.trash.remove(&id).unwrap();
         self.volumes.insert(volume, history);
     }
+
+    /// Of volumes that have this name in the trash, the oldest.
+    pub(crate) fn in_trash(&self, volume: &str) -> Option<VolumeId> {
+        let named = |(_, (name, _)): &(_, &(String, _))| name == volume;
+        self.trash.iter().find(named).map(|(id, _)| *id)
+    }
 }
 
 impl History {
     pub(crate) fn new(contents: Contents) -> Self {
         History {
             states: vec![contents],
+            answered: 0,
             snapshots: BTreeMap::new(),
         }
     }
@@ -67,127 +89,71 @@ impl History {
         self.states.last().unwrap()
     }
 
+    pub(crate) fn blocks(&self) -> usize {
+        self.now().len()
+    }
+
+    /// An operation begins that changes the contents so.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Contents)) {
         let mut next = self.now().clone();
         change(&mut next);
         self.states.push(next);
     }
 
+    /// Every state that a crash could bring back gets a sibling, of another size: who changes the size has it
+    /// durable at once, whatever else is not.
+    pub(crate) fn change_size(&mut self, blocks: usize) {
+        let mut resized = self.states.clone();
+        resized.iter_mut().for_each(|c| c.resize(blocks, 0));
+        self.states.extend(resized);
+    }
+
+    /// The size is what [`change_size`](Self::change_size) made of it, and nothing else is durable.
+    pub(crate) fn size_changed(&mut self) {
+        let blocks = self.blocks();
+        self.states.retain(|state| state.len() == blocks);
+        self.answered();
+    }
+
+    /// The operation was answered.
+    pub(crate) fn answered(&mut self) {
+        self.answered = self.states.len() - 1;
+    }
+
+    /// All that was answered is durable, and so is what was just answered.
     pub(crate) fn flushed(&mut self) {
         self.states = vec![self.now().clone()];
+        self.answered = 0;
     }
-}
 
-pub(crate) fn fill(tag: u32, block: &mut [u8]) {
-    // Half of it compresses; few tags, so that blocks repeat.
-    for (at, byte) in block.iter_mut().enumerate() {
-        *byte = if tag == 0 || at > BLOCK_SIZE / 2 {
-            0
-        } else {
-            (tag as usize * 31 + at * at) as u8
-        };
+    /// What may be found after such an end. The only place that says so.
+    pub(crate) fn allowed(&self, end: End) -> &[Contents] {
+        match end {
+            // What was answered is there, and perhaps what was not.
+            End::Closed | End::Killed => &self.states[self.answered..],
+            // What was flushed is there, and perhaps more.
+            End::PowerCut => &self.states,
+        }
     }
-    if tag != 0 {
-        block[..4].copy_from_slice(&tag.to_le_bytes());
-    }
-}
 
-pub(crate) fn read_contents(store: &Store, r: &VolumeRef) -> Contents {
-    let device = store.device(r).unwrap();
-    let mut bytes = vec![0xee; device.info().size as usize];
-    device.read(0, &mut bytes).unwrap();
-    let mut expected = [0; BLOCK_SIZE];
-    let tag_of = |block: &[u8]| {
-        let tag = u32::from_le_bytes(block[..4].try_into().unwrap());
-        fill(tag, &mut expected);
-        assert!(block == expected, "{r}: a block is a mixture");
-        tag
-    };
-    bytes.chunks(BLOCK_SIZE).map(tag_of).collect()
-}
+    /// What the store may show after an operation failed and the machine lives.
+    pub(crate) fn allowed_now(&self) -> &[Contents] {
+        &self.states[self.answered..]
+    }
 
-/// The store is what the model says, in one of the ways that a crash leaves open.
-pub(crate) fn verify(store: &Store, model: &mut Model, kept: Kept, seed: u64) {
-    let doubt = model.doubt.take();
-    let known: Vec<String> = {
-        let volumes = store.catalog().volumes().unwrap();
-        volumes
-            .iter()
-            .filter(|v| v.trashed.is_none())
-            .map(|v| v.name.to_string())
-            .collect()
-    };
-    if let Some(Doubt::VolumeMade(volume, contents)) = &doubt
-        && known.contains(volume)
-    {
-        model
-            .volumes
-            .insert(volume.clone(), History::new(contents.clone()));
+    /// This is what was found after `end`.
+    pub(crate) fn found(&mut self, end: End, now: Contents) {
+        match end {
+            // As durable as before: the next end may be another.
+            End::Killed => self.states.push(now),
+            End::Closed | End::PowerCut => self.states = vec![now],
+        }
+        self.answered();
     }
-    let trash: Vec<VolumeId> = store.trash().unwrap().iter().map(|v| v.id).collect();
-    match &doubt {
-        Some(Doubt::VolumeTrashed(volume, id)) if trash.contains(id) => model.trashed(volume, *id),
-        Some(Doubt::VolumeRestored(id)) if !trash.contains(id) => model.restored(*id),
-        Some(Doubt::VolumePurged(id)) if !trash.contains(id) => {
-            model.trash.remove(id);
-        }
-        _ => {}
-    }
-    assert!(
-        trash.iter().eq(model.trash.keys()),
-        "seed {seed}: {trash:?}"
-    );
-    let expected: Vec<&String> = model.volumes.keys().collect();
-    assert_eq!(
-        {
-            let mut k: Vec<_> = known.iter().collect();
-            k.sort();
-            k
-        },
-        expected,
-        "seed {seed}"
-    );
-    for (volume, history) in &mut model.volumes {
-        let now = read_contents(store, &name(volume).into());
-        match kept {
-            Kept::Answered => assert!(
-                *history.now() == now,
-                "seed {seed}: '{volume}' is not what it was"
-            ),
-            Kept::Flushed => {
-                assert!(
-                    history.states.contains(&now),
-                    "seed {seed}: '{volume}' is in none of its {} states since the last flush",
-                    history.states.len()
-                );
-                history.states = vec![now];
-            }
-        }
-        let snapshots = store.snapshots(&name(volume)).unwrap();
-        let there: Vec<String> = snapshots.iter().map(|s| s.name.to_string()).collect();
-        match &doubt {
-            Some(Doubt::SnapshotMade(v, s, contents)) if v == volume && there.contains(s) => {
-                history.snapshots.insert(s.clone(), contents.clone());
-            }
-            Some(Doubt::SnapshotGone(v, s)) if v == volume && !there.contains(s) => {
-                history.snapshots.remove(s);
-            }
-            _ => {}
-        }
-        assert_eq!(
-            there.len(),
-            history.snapshots.len(),
-            "seed {seed}: snapshots of '{volume}'"
-        );
-        for (snap, contents) in &history.snapshots {
-            let r = VolumeRef {
-                volume: name(volume),
-                snapshot: Some(name(snap)),
-            };
-            assert!(
-                read_contents(store, &r) == *contents,
-                "seed {seed}: '{r}' changed"
-            );
-        }
+
+    /// This is what is seen after an operation failed: what it did may yet turn out to be durable.
+    pub(crate) fn seen(&mut self, now: Contents) {
+        self.states.push(now);
+        self.answered();
     }
 }

@@ -1,0 +1,296 @@
+//! One thing after another, done to the store and to the model.
+
+use crate::{
+    BLOCKS,
+    blocks::{Contents, bytes_of},
+    model::{Doubt, History, Model},
+    name,
+};
+use sim::SimEnv;
+use std::time::Duration;
+use types::{BLOCK_SIZE, VolumeRef};
+use volume::{Create, Error, ErrorKind, Source, Store, Update};
+
+/// Longer than the trash keeps.
+const TWO_DAYS: Duration = Duration::from_secs(2 * 86_400);
+
+/// Something to do. Names that do not fit the model's state are not asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Make(String),
+    /// At a block, these tags; durable when answered?
+    Write(String, usize, Vec<u32>, bool),
+    /// At a block, so many.
+    Zero(String, usize, usize),
+    Discard(String, usize, usize),
+    Flush(String),
+    Snapshot(String, String),
+    RemoveSnapshot(String, String),
+    Rollback(String, String),
+    /// Of a volume or a snapshot, under a new name.
+    Clone(String, Option<String>, String),
+    /// To so many blocks.
+    Resize(String, usize),
+    Remove(String),
+    Restore(String),
+    Purge(String),
+    /// Two days pass, and the trash is emptied.
+    Expire,
+    Settle,
+    Collect,
+}
+
+/// Where it is done.
+pub(crate) struct Site<'a> {
+    pub(crate) sim: &'a SimEnv,
+    pub(crate) store: &'a Store,
+}
+
+impl Site<'_> {
+    /// Does it; the error of the store, if it had one: then the model's doubts say what may have been done.
+    pub(crate) fn apply(&self, op: &Op, model: &mut Model) -> Result<(), Error> {
+        match op {
+            Op::Make(volume) => self.make(model, volume),
+            Op::Write(volume, at, tags, durable) => self.write(model, volume, *at, tags, *durable),
+            Op::Zero(volume, at, count) => self.zero(model, volume, *at, *count, false),
+            Op::Discard(volume, at, count) => self.zero(model, volume, *at, *count, true),
+            Op::Flush(volume) => self.flush(model, volume),
+            Op::Snapshot(volume, snap) => self.snapshot(model, volume, snap),
+            Op::RemoveSnapshot(volume, snap) => self.remove_snapshot(model, volume, snap),
+            Op::Rollback(volume, snap) => self.rollback(model, volume, snap),
+            Op::Clone(volume, snap, new) => self.clone(model, volume, snap.as_deref(), new),
+            Op::Resize(volume, blocks) => self.resize(model, volume, *blocks),
+            Op::Remove(volume) => self.remove(model, volume),
+            Op::Restore(volume) => self.restore(model, volume),
+            Op::Purge(volume) => self.purge(model, volume),
+            Op::Expire => self.expire(model),
+            Op::Settle => self.told(self.store.settle_all()),
+            Op::Collect => self.collect(),
+        }
+    }
+
+    /// Nobody is told of what a program does after its machine has died.
+    fn told<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        match self.sim.has_died() {
+            false => done,
+            true => done.and(Err(died())),
+        }
+    }
+
+    fn made(
+        &self,
+        model: &mut Model,
+        volume: &str,
+        source: Source,
+        contents: Contents,
+    ) -> Result<(), Error> {
+        model.doubt = Some(Doubt::VolumeMade(volume.to_owned(), contents.clone()));
+        self.told(self.store.create_volume(&Create {
+            name: name(volume),
+            source,
+            dedup: None,
+            codec: None,
+            read_only: false,
+        }))?;
+        model.doubt = None;
+        model
+            .volumes
+            .insert(volume.to_owned(), History::new(contents));
+        Ok(())
+    }
+
+    fn make(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
+        let empty = Source::Empty((BLOCKS * BLOCK_SIZE) as u64);
+        self.made(model, volume, empty, vec![0; BLOCKS])
+    }
+
+    fn write(
+        &self,
+        model: &mut Model,
+        volume: &str,
+        at: usize,
+        tags: &[u32],
+        durable: bool,
+    ) -> Result<(), Error> {
+        let history = history(model, volume);
+        history.change(|c| c[at..at + tags.len()].copy_from_slice(tags));
+        let durability = match durable {
+            true => block::Durability::Durable,
+            false => block::Durability::Volatile,
+        };
+        let device = self.store.device(&name(volume).into())?;
+        let written = device.write((at * BLOCK_SIZE) as u64, &bytes_of(tags), durability);
+        self.told(written.map_err(failed))?;
+        match durable {
+            true => history.flushed(),
+            false => history.answered(),
+        }
+        Ok(())
+    }
+
+    fn zero(
+        &self,
+        model: &mut Model,
+        volume: &str,
+        at: usize,
+        count: usize,
+        discard: bool,
+    ) -> Result<(), Error> {
+        let history = history(model, volume);
+        history.change(|c| c[at..at + count].fill(0));
+        let device = self.store.device(&name(volume).into())?;
+        let (offset, len) = ((at * BLOCK_SIZE) as u64, (count * BLOCK_SIZE) as u64);
+        let done = match discard {
+            true => device.discard(offset, len, block::Durability::Volatile),
+            false => device.write_zeroes(offset, len, block::Durability::Volatile),
+        };
+        self.told(done.map_err(failed))?;
+        history.answered();
+        Ok(())
+    }
+
+    fn flush(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
+        let device = self.store.device(&name(volume).into())?;
+        self.told(device.flush().map_err(failed))?;
+        history(model, volume).flushed();
+        Ok(())
+    }
+
+    fn snapshot(&self, model: &mut Model, volume: &str, snap: &str) -> Result<(), Error> {
+        let contents = history(model, volume).now().clone();
+        model.doubt = Some(Doubt::SnapshotMade(
+            volume.to_owned(),
+            snap.to_owned(),
+            contents.clone(),
+        ));
+        self.told(self.store.create_snapshot(&name(volume), &name(snap)))?;
+        model.doubt = None;
+        let history = history(model, volume);
+        history.flushed();
+        history.snapshots.insert(snap.to_owned(), contents);
+        Ok(())
+    }
+
+    fn remove_snapshot(&self, model: &mut Model, volume: &str, snap: &str) -> Result<(), Error> {
+        model.doubt = Some(Doubt::SnapshotGone(volume.to_owned(), snap.to_owned()));
+        self.told(self.store.remove_snapshot(&name(volume), &name(snap)))?;
+        model.doubt = None;
+        history(model, volume).snapshots.remove(snap);
+        Ok(())
+    }
+
+    fn rollback(&self, model: &mut Model, volume: &str, snap: &str) -> Result<(), Error> {
+        let history = history(model, volume);
+        let contents = history.snapshots[snap].clone();
+        history.change(|c| *c = contents);
+        self.told(self.store.rollback(&name(volume), &name(snap)))?;
+        history.flushed();
+        Ok(())
+    }
+
+    fn clone(
+        &self,
+        model: &mut Model,
+        volume: &str,
+        snap: Option<&str>,
+        new: &str,
+    ) -> Result<(), Error> {
+        let origin = history(model, volume);
+        let contents = match snap {
+            Some(snap) => origin.snapshots[snap].clone(),
+            None => origin.now().clone(),
+        };
+        let from = VolumeRef {
+            volume: name(volume),
+            snapshot: snap.map(name),
+        };
+        self.made(model, new, Source::Clone(from, None), contents)?;
+        if snap.is_none() {
+            history(model, volume).flushed();
+        }
+        Ok(())
+    }
+
+    fn resize(&self, model: &mut Model, volume: &str, blocks: usize) -> Result<(), Error> {
+        let history = history(model, volume);
+        let update = Update {
+            size: Some((blocks * BLOCK_SIZE) as u64),
+            allow_data_loss: true,
+            ..Update::default()
+        };
+        let shrinks = blocks < history.blocks();
+        if shrinks {
+            // First what is cut off is zeroed, and that is flushed.
+            history.change(|c| c[blocks..].fill(0));
+            history.change(|c| c.truncate(blocks));
+        } else {
+            history.change_size(blocks);
+        }
+        self.told(self.store.update_volume(&name(volume), &update))?;
+        match shrinks {
+            true => history.flushed(),
+            false => history.size_changed(),
+        }
+        Ok(())
+    }
+
+    fn remove(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
+        let id = self.store.find(&name(volume))?.id;
+        model.doubt = Some(Doubt::VolumeTrashed(volume.to_owned(), id));
+        self.told(self.store.remove_volume(&name(volume)))?;
+        model.doubt = None;
+        model.trashed(volume, id);
+        Ok(())
+    }
+
+    fn restore(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
+        let id = model.in_trash(volume).expect("a volume in the trash");
+        model.doubt = Some(Doubt::VolumeRestored(id));
+        self.told(self.store.restore_volume(id, None))?;
+        model.doubt = None;
+        model.restored(id);
+        Ok(())
+    }
+
+    fn purge(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
+        let id = model.in_trash(volume).expect("a volume in the trash");
+        model.doubt = Some(Doubt::VolumesPurged);
+        self.told(self.store.purge_volume(id))?;
+        model.doubt = None;
+        model.trash.remove(&id);
+        Ok(())
+    }
+
+    fn expire(&self, model: &mut Model) -> Result<(), Error> {
+        self.sim.advance(TWO_DAYS);
+        model.doubt = Some(Doubt::VolumesPurged);
+        self.told(self.store.purge_expired())?;
+        model.doubt = None;
+        model.trash.clear();
+        Ok(())
+    }
+
+    fn collect(&self) -> Result<(), Error> {
+        let options = gc::Options::default();
+        let store = self.store;
+        let collected = gc::collect(store.packs(), store, &options, &types::NoProgress);
+        let failed = |e| Error::new(ErrorKind::Io, "collecting").with_source(e);
+        self.told(collected.map(drop).map_err(failed))
+    }
+}
+
+fn history<'a>(model: &'a mut Model, volume: &str) -> &'a mut History {
+    model
+        .volumes
+        .get_mut(volume)
+        .expect("a volume of the model")
+}
+
+fn failed(e: block::Error) -> Error {
+    Error::new(ErrorKind::Io, "of the device").with_source(e)
+}
+
+/// What is done after the machine died is not done.
+pub(crate) fn died() -> Error {
+    Error::new(ErrorKind::Closed, "the machine has died")
+}

@@ -1,0 +1,208 @@
+//! Is what is there what may be there?
+
+use crate::{
+    blocks::{Contents, tag_of},
+    model::{Doubt, End, History, Model},
+    name,
+};
+use gc::{CheckOptions, Verdict};
+use std::sync::LazyLock;
+use types::{BLOCK_SIZE, VolumeId, VolumeRef};
+use volume::Store;
+
+/// What is read: blocks by their tags, none where there was an error.
+type Read = Vec<Option<u32>>;
+
+/// Where packs are checked one after the other, so that reads are in the same order in every run.
+static ONE_THREAD: LazyLock<rayon::ThreadPool> = LazyLock::new(|| {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
+    pool.build().unwrap()
+});
+
+/// How much of a store may be unreadable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// Nothing.
+    None,
+    /// Its disk lied about packs: a block can be an error, and is right otherwise.
+    Packs,
+}
+
+/// Compares a store with the model, and decides the model's doubts by what is found.
+pub(crate) struct Verifier<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) damage: Damage,
+}
+
+impl Verifier<'_> {
+    /// A store that was opened again after `end`. Answers whether every volume's state is known now: damage can
+    /// hide which of several it is.
+    pub(crate) fn reopened(&self, model: &mut Model, end: End) -> bool {
+        self.decide(model);
+        let mut unread = 0;
+        let mut known = true;
+        for (volume, history) in &mut model.volumes {
+            let read = self.read(&name(volume).into());
+            unread += read.iter().filter(|tag| tag.is_none()).count();
+            let mut agreeing = agreeing(history.allowed(end), &read);
+            agreeing.dedup();
+            let Some(state) = agreeing.last().cloned() else {
+                panic!(
+                    "'{volume}' is in none of the {} states that {end:?} allows: {read:?}",
+                    history.allowed(end).len()
+                );
+            };
+            known &= agreeing.len() == 1;
+            history.found(end, state);
+            unread += self.snapshots(volume, history);
+        }
+        self.check(unread);
+        known
+    }
+
+    /// A store that goes on after an operation failed; false if it does not, since its catalog wants to be
+    /// opened anew.
+    pub(crate) fn living(&self, model: &mut Model) -> bool {
+        if self.store.catalog().volumes().is_err() {
+            return false;
+        }
+        self.decide(model);
+        for (volume, history) in &mut model.volumes {
+            let read = self.read(&name(volume).into());
+            let agreeing = agreeing(history.allowed_now(), &read);
+            let Some(state) = agreeing.first().cloned() else {
+                panic!("'{volume}' is neither as before the operation that failed, nor as after");
+            };
+            history.seen(state);
+        }
+        true
+    }
+
+    /// Whether what was not answered was done.
+    fn decide(&self, model: &mut Model) {
+        let known = self.store.catalog().volumes().unwrap();
+        let trash: Vec<VolumeId> = known
+            .iter()
+            .filter(|v| v.trashed.is_some())
+            .map(|v| v.id)
+            .collect();
+        let mut names: Vec<String> = known
+            .iter()
+            .filter(|v| v.trashed.is_none())
+            .map(|v| v.name.to_string())
+            .collect();
+        names.sort();
+        match model.doubt.take() {
+            Some(Doubt::VolumeMade(volume, contents)) if names.contains(&volume) => {
+                model.volumes.insert(volume, History::new(contents));
+            }
+            Some(Doubt::VolumeTrashed(volume, id)) if trash.contains(&id) => {
+                model.trashed(&volume, id);
+            }
+            Some(Doubt::VolumeRestored(id)) if !trash.contains(&id) => model.restored(id),
+            Some(Doubt::VolumesPurged) => model.trash.retain(|id, _| trash.contains(id)),
+            Some(Doubt::SnapshotMade(volume, snap, contents))
+                if self.snapshot_names(&volume).contains(&snap) =>
+            {
+                let history = model.volumes.get_mut(&volume).unwrap();
+                history.snapshots.insert(snap, contents);
+            }
+            Some(Doubt::SnapshotGone(volume, snap))
+                if !self.snapshot_names(&volume).contains(&snap) =>
+            {
+                let history = model.volumes.get_mut(&volume).unwrap();
+                history.snapshots.remove(&snap);
+            }
+            _ => {}
+        }
+        assert!(names.iter().eq(model.volumes.keys()), "volumes: {names:?}");
+        assert!(trash.iter().eq(model.trash.keys()), "trash: {trash:?}");
+    }
+
+    fn snapshot_names(&self, volume: &str) -> Vec<String> {
+        let snapshots = self.store.snapshots(&name(volume)).unwrap();
+        snapshots.iter().map(|s| s.name.to_string()).collect()
+    }
+
+    /// All are there, and are what they were. Answers how many blocks are unreadable.
+    fn snapshots(&self, volume: &str, history: &History) -> usize {
+        let mut there = self.snapshot_names(volume);
+        there.sort();
+        let expected = history.snapshots.keys();
+        assert!(
+            there.iter().eq(expected),
+            "snapshots of '{volume}': {there:?}"
+        );
+        let mut unread = 0;
+        for (snap, contents) in &history.snapshots {
+            let r = VolumeRef {
+                volume: name(volume),
+                snapshot: Some(name(snap)),
+            };
+            let read = self.read(&r);
+            assert!(agrees(contents, &read), "'{r}' changed: {read:?}");
+            unread += read.iter().filter(|tag| tag.is_none()).count();
+        }
+        unread
+    }
+
+    fn read(&self, r: &VolumeRef) -> Read {
+        let blocks = |bytes: &[u8]| -> Read {
+            let tag = |block| Some(tag_of(block).unwrap_or_else(|| panic!("{r}: a mixture")));
+            bytes.chunks(BLOCK_SIZE).map(tag).collect()
+        };
+        let device = match self.store.device(r) {
+            Ok(device) => device,
+            // To have a root it must be destaged, and that needs nodes.
+            Err(_) if self.damage == Damage::Packs => return Vec::new(),
+            Err(e) => panic!("{r}: {e:?}"),
+        };
+        let mut bytes = vec![0xee; device.info().size as usize];
+        match device.read(0, &mut bytes) {
+            Ok(()) => return blocks(&bytes),
+            Err(e) => assert!(self.damage == Damage::Packs, "{r}: {e:?}"),
+        }
+        let mut read = Read::new();
+        for (block, bytes) in (0..).zip(bytes.chunks_mut(BLOCK_SIZE)) {
+            match device.read(block * BLOCK_SIZE as u64, bytes) {
+                Ok(()) => read.extend(blocks(bytes)),
+                Err(_) => read.push(None),
+            }
+        }
+        read
+    }
+
+    /// Checks all packs. Garbage is all that a crash may leave.
+    fn check(&self, unread: usize) {
+        let options = CheckOptions { deep: true };
+        let report = ONE_THREAD.install(|| {
+            gc::check(self.store.packs(), self.store, options, &types::NoProgress).unwrap()
+        });
+        match self.damage {
+            Damage::None => {
+                assert_ne!(report.verdict(), Verdict::Damaged, "{report}");
+                assert!(report.unused_damaged.is_empty(), "{report}");
+                assert_eq!(report.packs.unreadable, 0, "{report}");
+            }
+            // Whoever meets damage can have it named.
+            Damage::Packs if unread > 0 => {
+                assert_eq!(report.verdict(), Verdict::Damaged, "{report}");
+            }
+            Damage::Packs => {}
+        }
+    }
+}
+
+fn agreeing(states: &[Contents], read: &Read) -> Vec<Contents> {
+    let agree = states.iter().filter(|state| agrees(state, read));
+    agree.cloned().collect()
+}
+
+/// Whether all that could be read is as it should be; nothing is read of what could not be opened.
+fn agrees(state: &Contents, read: &Read) -> bool {
+    if read.is_empty() {
+        return true;
+    }
+    let same = |(tag, read): (&u32, &Option<u32>)| read.is_none_or(|read| read == *tag);
+    state.len() == read.len() && state.iter().zip(read).all(same)
+}
