@@ -2,12 +2,14 @@
 
 use crate::{
     DIR,
+    blocks::Contents,
     model::{End, Model},
     ops::{Op, Site, died},
     verify::{Damage, Verifier},
 };
+use block::BlockDevice;
 use sim::SimEnv;
-use std::path::Path;
+use std::{cell::RefCell, path::Path, sync::Arc};
 use volume::{Config, Error, InitOptions, Store};
 
 /// A machine.
@@ -18,6 +20,7 @@ pub(crate) struct Machine {
     /// For lives that begin from now on.
     pub(crate) config: Config,
     store: Option<Store>,
+    held: RefCell<Vec<(Arc<dyn BlockDevice>, Contents)>>,
     /// Whether this life's memory outlives the process.
     shared_memory: bool,
 }
@@ -34,6 +37,7 @@ impl Machine {
             shared_memory: config.shared_memory,
             config,
             store: None,
+            held: RefCell::default(),
         };
         machine.open().unwrap();
         machine
@@ -55,6 +59,7 @@ impl Machine {
         let at = Site {
             sim: &self.sim,
             store: self.store.as_ref().expect("the store is open"),
+            held: &self.held,
         };
         at.apply(op, &mut self.model)
     }
@@ -71,6 +76,7 @@ impl Machine {
             damage: self.damage,
             config: self.config.clone(),
             store: None,
+            held: RefCell::default(),
             shared_memory: self.shared_memory,
         }
     }
@@ -82,6 +88,7 @@ impl Machine {
 
     /// Closes the store in order.
     pub(crate) fn close(&mut self) -> Result<(), Error> {
+        self.held.take();
         let closed = self.store().close();
         self.store = None;
         match self.sim.has_died() {
@@ -92,6 +99,7 @@ impl Machine {
 
     /// Ends this life: a store that is open is lost.
     pub(crate) fn crash(&mut self, end: End) {
+        self.held.take();
         match end {
             End::Closed => unreachable!("that is no crash"),
             End::Killed => self.sim.kill(),

@@ -6,8 +6,9 @@ use crate::{
     model::{Doubt, History, Model},
     name,
 };
+use block::BlockDevice;
 use sim::SimEnv;
-use std::time::Duration;
+use std::{cell::RefCell, sync::Arc, time::Duration};
 use types::{BLOCK_SIZE, VolumeRef};
 use volume::{Create, Error, ErrorKind, Source, Store, Update};
 
@@ -38,12 +39,16 @@ pub(crate) enum Op {
     Expire,
     Settle,
     Collect,
+    /// Opens a snapshot, or a volume as it is now, to read until the end of this life.
+    Hold(String, Option<String>),
 }
 
 /// Where it is done.
 pub(crate) struct Site<'a> {
     pub(crate) sim: &'a SimEnv,
     pub(crate) store: &'a Store,
+    /// What is open to read, and what must be read there.
+    pub(crate) held: &'a RefCell<Vec<(Arc<dyn BlockDevice>, Contents)>>,
 }
 
 impl Site<'_> {
@@ -66,6 +71,7 @@ impl Site<'_> {
             Op::Expire => self.expire(model),
             Op::Settle => self.told(self.store.settle_all()),
             Op::Collect => self.collect(),
+            Op::Hold(volume, snap) => self.hold(model, volume, snap.as_deref()),
         }
     }
 
@@ -270,12 +276,36 @@ impl Site<'_> {
         Ok(())
     }
 
+    /// Who reads is not surprised by it.
     fn collect(&self) -> Result<(), Error> {
         let options = gc::Options::default();
         let store = self.store;
         let collected = gc::collect(store.packs(), store, &options, &types::NoProgress);
         let failed = |e| Error::new(ErrorKind::Io, "collecting").with_source(e);
-        self.told(collected.map(drop).map_err(failed))
+        self.told(collected.map(drop).map_err(failed))?;
+        for (device, contents) in self.held.borrow().iter() {
+            let mut bytes = vec![0xee; contents.len() * BLOCK_SIZE];
+            match device.read(0, &mut bytes) {
+                Ok(()) => assert!(bytes == bytes_of(contents), "a reader was surprised"),
+                Err(e) => assert!(self.sim.struck() > 0, "a reader was surprised: {e:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&self, model: &mut Model, volume: &str, snap: Option<&str>) -> Result<(), Error> {
+        let r = VolumeRef {
+            volume: name(volume),
+            snapshot: snap.map(name),
+        };
+        let device = self.told(self.store.frozen_device(&r))?;
+        let history = history(model, volume);
+        let contents = match snap {
+            Some(snap) => history.snapshots[snap].clone(),
+            None => history.now().clone(),
+        };
+        self.held.borrow_mut().push((device, contents));
+        Ok(())
     }
 }
 

@@ -60,7 +60,10 @@ fn maybe_op(model: &Model, dice: &mut Dice) -> Option<Op> {
         91..93 if names.len() < 4 => Op::Make(new("v", dice)?),
         93..94 if names.len() > 1 => Op::Remove(volume),
         94..96 => from_trash(model, dice)?,
-        96..97 => Op::Settle,
+        96..97 => match dice.roll(2) {
+            0 => Op::Settle,
+            _ => Op::Hold(volume, snap),
+        },
         97..99 => {
             let blocks = BLOCKS + dice.roll(BLOCKS as u64 / 2) as usize;
             (blocks != history.blocks()).then_some(Op::Resize(volume, blocks))?

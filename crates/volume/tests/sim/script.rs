@@ -45,6 +45,7 @@ fn scenario() -> Vec<Step> {
         Write(c(), 50, tags(1, 3), false),
         Snapshot(c(), s3()),
         Snapshot(a(), s2()),
+        Hold(a(), Some(s2())),
         Discard(a(), 100, 32),
         Write(a(), 200, tags(2, 2), false),
         Flush(a()),
@@ -148,8 +149,12 @@ fn recovery_ios(machine: &Machine) -> u64 {
     machine.sim.io_count() - before
 }
 
-/// With a second crash in every I/O of the recovery if `thorough`, else in one of them, now and then.
+/// With a second crash in every I/O of the recovery if `thorough`. Else the power goes in even I/Os only, the
+/// process is killed in odd ones, and now and then there is a second crash. False if the scenario has fewer I/Os.
 fn crash_at(n: u64, end: End, thorough: bool) -> bool {
+    if !thorough && n.is_multiple_of(2) != (end == End::PowerCut) {
+        return true;
+    }
     let Some(machine) = died_at(n, end) else {
         return false;
     };
