@@ -20,6 +20,8 @@ mod buffer;
 mod connection;
 mod execute;
 mod handshake;
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 mod listener;
 mod outbox;
 mod pool;

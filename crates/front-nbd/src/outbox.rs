@@ -96,6 +96,11 @@ impl Outbox {
         &self.commons.recycler
     }
 
+    #[cfg(all(test, feature = "shuttle"))]
+    pub(crate) fn commons(&self) -> &Commons {
+        &self.commons
+    }
+
     /// Room for a job of `bytes`, if there is some now.
     pub(crate) fn try_admit(&self, bytes: u64) -> Option<JobCost> {
         let mut state = self.state.lock();

@@ -13,6 +13,10 @@
 //! Locks in libraries (caches, redb, the simulated disk) stay real; that is right as long as nothing of this
 //! crate is called while one of them is held.
 
+/// Whether threads are the model's: who waits for the system waits for all of them, and must let others go on
+/// instead.
+pub const IS_MODEL: bool = cfg!(feature = "shuttle");
+
 #[cfg(feature = "shuttle")]
 mod condvar;
 #[cfg(feature = "shuttle")]
