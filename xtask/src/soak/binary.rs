@@ -37,7 +37,8 @@ impl TestBinary {
     pub(crate) fn build(package: &str, test: &str) -> Result<Self> {
         let mut build = cargo(&["test", "--quiet", "--profile", "soak", "--no-run"]);
         build.args(["--package", package, "--test", test]);
-        build.args(["--message-format", "json"]);
+        // Errors as people read them.
+        build.args(["--message-format", "json-render-diagnostics"]);
         let messages = run("cargo test --no-run", &mut build, BUILD_LIMIT)?;
         let of_test = |line: &str| -> Option<PathBuf> {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;

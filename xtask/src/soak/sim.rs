@@ -12,10 +12,13 @@ use std::{
     time::Duration,
 };
 
-/// Tests of crashes in every I/O.
-const CRASHES: [&str; 2] = [
+/// Tests of crashes and errors in every I/O.
+const CRASHES: [&str; 5] = [
     "script::the_power_goes_in_every_io",
     "script::the_process_is_killed_in_every_io",
+    "script::every_sync_fails_once",
+    "script::every_write_fails_once",
+    "script::every_read_fails_once",
 ];
 /// Tests of histories by seed.
 const HISTORIES: [&str; 3] = [
@@ -45,7 +48,7 @@ pub(crate) struct Options {
 /// What there is.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// A crash in every I/O.
+    /// A crash, and an error, in every I/O.
     Crashes,
     /// Random histories by seed.
     Histories,
@@ -70,7 +73,7 @@ fn parse_range(text: &str) -> Result<Range<u64>> {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let binary = stage("build", || TestBinary::build("volume", "sim"))?;
     if options.only != Some(Part::Histories) {
-        stage("crashes in every I/O", || crashes(&binary))?;
+        stage("crashes and errors in every I/O", || crashes(&binary))?;
     }
     if options.only != Some(Part::Crashes) {
         stage("histories on simulated machines", || {

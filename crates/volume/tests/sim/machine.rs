@@ -47,6 +47,11 @@ impl Machine {
         self.store.as_ref().expect("the store is open")
     }
 
+    /// Names of the model's volumes.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.model.volumes.keys().cloned().collect()
+    }
+
     /// Opens the store again.
     pub(crate) fn open(&mut self) -> Result<(), Error> {
         let store = Store::open(&self.sim.env(), Path::new(DIR), self.config.clone())?;

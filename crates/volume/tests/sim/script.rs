@@ -8,6 +8,7 @@ use crate::{
     random, range_from,
 };
 use gc::CheckOptions;
+use sim::{Fault, Injection};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use volume::Config;
 
@@ -126,8 +127,7 @@ fn died_at(n: u64, end: End) -> Option<Machine> {
 /// The store is as it may be and as good as new: it goes on, and what the crash left is collected.
 fn goes_on(mut machine: Machine, end: End, again: &[(u64, End)]) {
     machine.recover(end, again);
-    let volumes: Vec<String> = machine.model.volumes.keys().cloned().collect();
-    for volume in volumes {
+    for volume in machine.names() {
         machine.must(&Write(volume.clone(), 1, vec![1, 2, 3], true));
         machine.must(&Snapshot(volume, "later".to_owned()));
     }
@@ -172,9 +172,13 @@ fn crash_at(n: u64, end: End, thorough: bool) -> bool {
     true
 }
 
+fn is_thorough() -> bool {
+    std::env::var_os("HOLDFAST_THOROUGH").is_some()
+}
+
 /// Crashes in each of these I/Os, on all cores if it is `thorough`. How many there are.
 fn crash_everywhere(end: End, test: &str) -> u64 {
-    let thorough = std::env::var_os("HOLDFAST_THOROUGH").is_some();
+    let thorough = is_thorough();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let range = range_from("HOLDFAST_CRASHES", 1..u64::MAX);
     let (next, crashes) = (AtomicU64::new(range.start), AtomicU64::new(0));
@@ -195,6 +199,58 @@ fn crash_everywhere(end: End, test: &str) -> u64 {
         }
     });
     crashes.into_inner()
+}
+
+/// Plays the scenario with its `n`-th I/O of the kind struck by `fault`; false if it has fewer. What was answered
+/// is there when the process is killed after that, and all that is done then is there when the power goes.
+fn fault_at(n: u64, fault: Fault) -> bool {
+    let mut machine = Machine::new(n, config());
+    machine.sim.inject(Injection {
+        fault,
+        file: String::new(),
+        skip: n,
+        times: 1,
+    });
+    let failed = play(&mut machine);
+    let struck = machine.sim.struck() > 0;
+    assert!(struck || !failed, "for no reason");
+    if struck {
+        machine.crash(End::Killed);
+        machine.recover(End::Killed, &[]);
+        for volume in machine.names() {
+            machine.must(&Write(volume, 3, vec![4, 5, 6], true));
+        }
+        machine.crash(End::PowerCut);
+        goes_on(machine, End::PowerCut, &[]);
+    }
+    struck
+}
+
+fn fault_everywhere(fault: Fault, test: &str) {
+    let step = if is_thorough() { 1 } else { 3 };
+    for n in range_from("HOLDFAST_CRASHES", 0..u64::MAX).step_by(step) {
+        let replay = format!("{n}..{}", n + 1);
+        let _replay = Replay::new("HOLDFAST_CRASHES", &replay, test);
+        if !fault_at(n, fault) {
+            return;
+        }
+    }
+}
+
+/// Linux takes what a failed sync was for as synced: the next process sees it, and the disk has it not.
+#[test]
+fn every_sync_fails_once() {
+    fault_everywhere(Fault::SyncError, "script::every_sync_fails_once");
+}
+
+#[test]
+fn every_write_fails_once() {
+    fault_everywhere(Fault::WriteError, "script::every_write_fails_once");
+}
+
+#[test]
+fn every_read_fails_once() {
+    fault_everywhere(Fault::ReadError, "script::every_read_fails_once");
 }
 
 /// Only some with `HOLDFAST_CRASHES=FIRST..LAST`, and a second crash in every I/O of each recovery with
