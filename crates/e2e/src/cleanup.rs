@@ -141,6 +141,11 @@ impl Leftover {
         Leftover(path)
     }
 
+    /// Removes it now.
+    pub fn remove(&self) {
+        remove(&self.0);
+    }
+
     /// Leaves it where it is, for good.
     pub fn leave(mut self) {
         lock().paths.retain(|path| *path != self.0);

@@ -257,6 +257,14 @@ impl Daemon {
         self.process = None;
     }
 
+    /// Takes away what a dead daemon has left in memory, as a power cut does.
+    pub fn cut_power(&self) {
+        assert!(self.process.is_none(), "the daemon runs");
+        if let Some(buffer) = &self.buffer {
+            buffer.remove();
+        }
+    }
+
     /// Sends the daemon a signal, and does not wait for what it does.
     pub fn signal(&self, signal: Signal) {
         if let Some(process) = &self.process {

@@ -37,6 +37,7 @@ fn kills_take_nothing_that_was_answered() -> Result<()> {
 fn kills_on_a_full_file_system_take_nothing_either() -> Result<()> {
     let plan = Plan {
         kills: 5,
+        survives: Survives::Flushed,
         space_mib: Some(96),
         ..plan(seed())
     };

@@ -30,7 +30,8 @@ impl Default for Options {
     }
 }
 
-/// The plan that belongs to a seed: one store in four is on a file system that is soon full.
+/// The plan that belongs to a seed: one store in four is on a file system that is full, one in three is without
+/// shared memory.
 fn plan(seed: u64, kills: u32) -> Plan {
     Plan {
         seed,
@@ -38,7 +39,10 @@ fn plan(seed: u64, kills: u32) -> Plan {
         volumes: 3,
         connections: 3,
         blocks: 4096,
-        survives: Survives::Answered,
+        survives: match seed % 3 {
+            0 => Survives::Flushed,
+            _ => Survives::Answered,
+        },
         round: Duration::from_secs(4),
         space_mib: seed.is_multiple_of(4).then_some(128),
     }

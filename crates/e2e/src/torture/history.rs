@@ -159,6 +159,23 @@ impl History {
         self.flushed
     }
 
+    /// The volume was found to have this state, which [`verify`](Self::verify) approved. Nothing that was answered is
+    /// missing; of what was under way it has what it shows. That does not make it durable.
+    pub fn observed(&mut self, state: &[Content]) {
+        let now = self.tick();
+        for (versions, &content) in self.blocks.iter_mut().zip(state) {
+            let oldest = least(versions, Tick::MAX, true);
+            let shown = versions[oldest..]
+                .iter()
+                .position(|version| version.content == content);
+            versions.truncate(oldest + shown.unwrap_or_default() + 1);
+            if let Some(version) = versions.last_mut() {
+                version.answered.get_or_insert(now);
+            }
+        }
+        self.reserved.fill(false);
+    }
+
     /// Whether `content` is what a read of a reserved block may give: the last write to it that succeeded,
     /// or one that failed since.
     #[must_use]
@@ -337,6 +354,25 @@ mod tests {
         let sent = h.tick();
         h.flushed(sent);
         assert!(kept(&h, &[own(1), own(2)]).is_err());
+    }
+
+    #[test]
+    fn what_was_under_way_is_settled_when_it_is_seen_but_not_durable() {
+        let mut h = History::new(&[Content::Zero; 2], 0);
+        write(&mut h, 0, own(1));
+        h.sending(0, &[own(2)]);
+        h.sending(1, &[own(3)]);
+        h.observed(&[own(2), Content::Zero]);
+        let all = Cut {
+            from: Tick::MAX,
+            until: Tick::MAX,
+            durable: true,
+        };
+        h.verify(&[own(2), Content::Zero], all).unwrap();
+        for wrong in [[own(1), Content::Zero], [own(2), own(3)]] {
+            assert!(h.verify(&wrong, all).is_err());
+        }
+        kept(&h, &[own(1), Content::Zero]).unwrap();
     }
 
     #[test]

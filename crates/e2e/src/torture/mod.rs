@@ -259,16 +259,23 @@ impl<'a> Run<'a> {
         if stop {
             ensure!(status.success(), "the daemon ended with {status}");
             self.tally.stops.add(1);
+            self.world.ended(Lately::Stopped);
         } else {
-            self.tally.kills.add(1);
+            self.killed();
         }
-        let how = if stop {
-            Lately::Stopped
-        } else {
-            Lately::Killed
-        };
-        self.world.ended(how);
         Ok(())
+    }
+
+    /// The daemon was killed; now and then that was because the power went.
+    fn killed(&mut self) {
+        self.tally.kills.add(1);
+        if self.rng.u32(0..4) == 0 {
+            self.daemon.cut_power();
+            self.tally.power_cuts.add(1);
+            self.world.ended(Lately::PowerCut);
+        } else {
+            self.world.ended(Lately::Killed);
+        }
     }
 
     /// Starts the daemon; now and then it is killed while it is starting.
@@ -282,9 +289,8 @@ impl<'a> Run<'a> {
             self.daemon.spawn()?;
             std::thread::sleep(duration(&mut self.rng, Duration::from_millis(500)));
             self.daemon.kill();
-            self.tally.kills.add(1);
             self.tally.kills_at_start.add(1);
-            self.world.ended(Lately::Killed);
+            self.killed();
         }
         let watch = Stopwatch::start();
         self.daemon.start()?;
@@ -317,8 +323,9 @@ fn configure(path: &Path, rng: &mut Rng, plan: &Plan) -> Result<()> {
         Some(_) => "16M",
     };
     let cache = one(rng, &["32M", "128M"]);
+    let shared = plan.survives == Survives::Answered;
     let text = format!(
-        "[memory]\ndirty = '{dirty}'\ncache = '{cache}'\nindex = '16M'\n\
+        "[memory]\ndirty = '{dirty}'\ncache = '{cache}'\nindex = '16M'\nshared = {shared}\n\
          [disk]\njournal = '{journal}'\nreserve = '{dirty}'\n"
     );
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))

@@ -34,6 +34,8 @@ pub struct Tally {
     pub kills: Count,
     /// Of these, while the daemon was starting.
     pub kills_at_start: Count,
+    /// Of these, with the write buffer lost too.
+    pub power_cuts: Count,
     /// SIGTERMs.
     pub stops: Count,
     /// Blocks whose writes were answered.
@@ -67,6 +69,7 @@ impl fmt::Display for Tally {
         let all = [
             (&self.kills, "kills"),
             (&self.kills_at_start, "of them at the start"),
+            (&self.power_cuts, "with the power"),
             (&self.stops, "stops"),
             (&self.blocks_written, "blocks written"),
             (&self.flushes, "flushes"),

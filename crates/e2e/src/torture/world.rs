@@ -62,15 +62,17 @@ pub(super) enum Place {
     Gone,
 }
 
-/// What happened to a volume since it was last looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happened to a volume since it was last looked at; the worst of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lately {
     /// It was used. What it holds need not be durable.
     Used,
     /// It was made, or the daemon was stopped in order: what it holds is durable, and is all that was answered.
     Stopped,
-    /// The daemon was killed: what it holds is durable.
+    /// The daemon was killed.
     Killed,
+    /// The daemon was killed and its write buffer is gone: what it holds is durable.
+    PowerCut,
 }
 
 /// A volume and its snapshots.
@@ -109,23 +111,30 @@ impl Volume {
     /// Reads and compares all of it. What is durable is what it is from now on.
     pub(super) fn verify(&mut self, looker: &Looker<'_>) -> Result<()> {
         let state = looker.read(self.name())?;
+        let lost = match (self.lately, looker.survives) {
+            (Lately::Killed, Survives::Flushed) | (Lately::PowerCut, _) => true,
+            (Lately::Used | Lately::Stopped | Lately::Killed, _) => false,
+        };
         let cut = Cut {
-            from: match (self.lately, looker.survives) {
-                (Lately::Killed, Survives::Flushed) => self.disk.history().flushed_at(),
-                _ => Tick::MAX,
+            from: match lost {
+                true => self.disk.history().flushed_at(),
+                false => Tick::MAX,
             },
             until: Tick::MAX,
             durable: true,
         };
         let instead = self.instead.take();
-        if instead.is_none_or(|image| image.verify(&state).is_err()) {
+        let is_instead = instead.is_some_and(|image| image.verify(&state).is_ok());
+        if !is_instead {
             let verdict = self.disk.history().verify(&state, cut);
-            verdict.with_context(|| format!("volume '{}'", self.name()))?;
+            verdict.with_context(|| format!("volume '{}', {:?}", self.name(), self.lately))?;
         }
-        if self.lately != Lately::Used {
+        if lost || is_instead || self.lately == Lately::Stopped {
             self.disk.settle(&state);
-            self.lately = Lately::Used;
+        } else if self.lately == Lately::Killed {
+            self.disk.history().observed(&state);
         }
+        self.lately = Lately::Used;
         Ok(())
     }
 
@@ -172,9 +181,7 @@ impl World {
     /// The daemon ended, one way or the other.
     pub(super) fn ended(&mut self, how: Lately) {
         for volume in &mut self.volumes {
-            if volume.lately != Lately::Killed {
-                volume.lately = how;
-            }
+            volume.lately = volume.lately.max(how);
         }
     }
 
