@@ -34,7 +34,7 @@ fn kills_take_nothing_that_was_answered() -> Result<()> {
 }
 
 #[test]
-fn kills_on_a_full_file_system_take_nothing_either() -> Result<()> {
+fn kills_on_a_full_file_system_take_nothing_that_was_flushed() -> Result<()> {
     let plan = Plan {
         kills: 5,
         survives: Survives::Flushed,

@@ -21,7 +21,7 @@ const AT_ONCE: u32 = 16;
 ///
 /// # Errors
 /// The store is larger than that, or something else is wrong.
-pub(super) fn fill(daemon: &Daemon, mib: u32, tally: &Tally) -> Result<Disk> {
+pub(super) fn fill(daemon: &mut Daemon, mib: u32, tally: &Tally) -> Result<Disk> {
     let blocks = mib << 20 >> 12;
     daemon.ok(&["volume", "create", NAME, &format!("{mib}M")])?;
     let state = vec![Content::Zero; blocks as usize];
@@ -42,6 +42,9 @@ pub(super) fn fill(daemon: &Daemon, mib: u32, tally: &Tally) -> Result<Disk> {
     client.ask(Request::Trim(0, room * BLOCK as u32))?;
     disk.history().answered(0, room, false);
     drop(client);
+    // What was discarded is garbage once it is in packs, as all is after an end in order.
+    daemon.stop()?;
+    daemon.start()?;
     daemon.ok(&["store", "collect"])?;
     Ok(disk)
 }

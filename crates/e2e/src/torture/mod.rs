@@ -102,12 +102,12 @@ impl Stage<'_> {
         )
     }
 
+    /// Goes on until the connection breaks: nothing else may happen to it, also when the daemon ends in order.
     fn write(&self, disk: &Disk, rng: Rng) -> Result<()> {
         let mut writer = self.writer(disk, rng)?;
-        while !self.dying() {
+        loop {
             writer.batch()?;
         }
-        Ok(())
     }
 }
 
@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
             "--config",
             config.to_str().context("a path that is no text")?,
         ];
-        let daemon = match plan.space_mib {
+        let mut daemon = match plan.space_mib {
             None => Daemon::in_directory(scratch, &arguments)?,
             Some(mib) => Daemon::on_a_disk_of(scratch, mib, &arguments)?,
         };
@@ -170,7 +170,7 @@ impl<'a> Run<'a> {
         }
         let tally = Tally::default();
         if let Some(mib) = plan.space_mib {
-            let ballast = ballast::fill(&daemon, mib, &tally)?;
+            let ballast = ballast::fill(&mut daemon, mib, &tally)?;
             world.volumes.push(Volume::new(ballast, Place::Listed));
         }
         Ok(Run {
@@ -318,15 +318,16 @@ fn duration(rng: &mut Rng, longest: Duration) -> Duration {
 fn configure(path: &Path, rng: &mut Rng, plan: &Plan) -> Result<()> {
     let one = |rng: &mut Rng, all: &[&'static str]| all[rng.usize(0..all.len())];
     let dirty = one(rng, &["16M", "16M", "64M"]);
-    let journal = match plan.space_mib {
-        None => one(rng, &["16M", "64M", "256M"]),
-        Some(_) => "16M",
+    let journal = one(rng, &["16M", "64M", "256M"]);
+    let (dirty, journal, reserve) = match plan.space_mib {
+        None => (dirty, journal, dirty),
+        Some(_) => ("16M", "16M", "8M"),
     };
     let cache = one(rng, &["32M", "128M"]);
     let shared = plan.survives == Survives::Answered;
     let text = format!(
         "[memory]\ndirty = '{dirty}'\ncache = '{cache}'\nindex = '16M'\nshared = {shared}\n\
-         [disk]\njournal = '{journal}'\nreserve = '{dirty}'\n"
+         [disk]\njournal = '{journal}'\nreserve = '{reserve}'\n"
     );
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

@@ -123,11 +123,16 @@ impl Volume {
             until: Tick::MAX,
             durable: true,
         };
-        let instead = self.instead.take();
-        let is_instead = instead.is_some_and(|image| image.verify(&state).is_ok());
+        let instead = self.instead.take().map(|image| image.verify(&state));
+        let is_instead = matches!(instead, Some(Ok(())));
         if !is_instead {
             let verdict = self.disk.history().verify(&state, cut);
-            verdict.with_context(|| format!("volume '{}', {:?}", self.name(), self.lately))?;
+            verdict.with_context(|| {
+                let (name, lately) = (self.name(), self.lately);
+                format!(
+                    "volume '{name}', {lately:?}, not what a clone or a rollback gives: {instead:?}"
+                )
+            })?;
         }
         if lost || is_instead || self.lately == Lately::Stopped {
             self.disk.settle(&state);
