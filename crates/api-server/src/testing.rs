@@ -178,6 +178,9 @@ impl Control for FakeControl {
             index_entries: 0,
             index_k: 0,
             index_budget: 1 << 27,
+            space: Default::default(),
+            problems: Vec::new(),
+            last_error: None,
             collected_ms: None,
         })
     }

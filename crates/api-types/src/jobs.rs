@@ -103,6 +103,8 @@ pub enum EventKind {
     JobEnded,
     /// Space became scarce, or is no longer.
     Space,
+    /// Something began to fail or to stall, or works again.
+    Health,
     /// Damage was met.
     Damage,
 }

@@ -18,7 +18,9 @@ pub use check::{
 pub use control::{ContentReader, ContentWriter, Control, Work};
 pub use error::{ApiError, ErrorBody, ErrorCode};
 pub use jobs::{Event, EventKind, Job, JobKind, JobState};
-pub use report::{CollectReport, CollectRequest, Connection, NbdStatus, StoreInfo, StoreUsage};
+pub use report::{
+    CollectReport, CollectRequest, Connection, NbdStatus, SpaceLevel, StoreInfo, StoreUsage,
+};
 pub use volumes::{
     Connect, CreateSnapshot, CreateVolume, ExportRequest, ImportRequest, Restore, Rollback,
     Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,

@@ -52,9 +52,32 @@ pub struct StoreInfo {
     pub index_k: u32,
     /// Bytes of memory that the index may take.
     pub index_budget: u64,
+    /// How full the file system is.
+    pub space: SpaceLevel,
+    /// What is wrong, a line each: what, why, what to do. Nothing, if the store is healthy.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// The last time that storage refused to work, if ever since the daemon started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
     /// When garbage was last collected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected_ms: Option<u64>,
+}
+
+/// How full the store's file system is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpaceLevel {
+    /// Less than 70 %.
+    #[default]
+    Ample,
+    /// 70 % or more.
+    Filling,
+    /// 85 % or more.
+    Scarce,
+    /// 95 % or more, or writers are refused.
+    Full,
 }
 
 /// What the store holds and takes.

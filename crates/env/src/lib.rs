@@ -7,11 +7,13 @@ mod buffer;
 mod memory;
 mod real;
 mod scope;
+mod watch;
 
 pub use buffer::AlignedBuf;
 pub use memory::{Memory, RealMemory, Region, heap_copy, heap_region};
 pub use real::{RealClock, RealFiles, RealRandom, spawn};
 pub use scope::{Scope, scope};
+pub use watch::{DiskHealth, STALL, Watch};
 
 use std::{fmt, io, ops::Range, path::Path, path::PathBuf, sync::Arc, time::Duration};
 

@@ -244,6 +244,12 @@ impl Journal {
         self.state.lock().stats()
     }
 
+    /// Whether a write or a sync failed: nothing is taken any more until it is opened anew.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.state.lock().failed
+    }
+
     /// Who keeps the oldest segment that anybody needs: what must be destaged to free space.
     #[must_use]
     pub fn oldest(&self) -> Option<(VolumeId, Generation)> {
@@ -257,7 +263,7 @@ impl Journal {
     /// `NoSpace` or `Io`; nothing is spoiled, and commits go on.
     pub fn prepare(&self) -> Result<bool, Error> {
         let mut supply = self.supply.lock();
-        if !self.ready.lock().is_empty() {
+        if self.has_failed() || !self.ready.lock().is_empty() {
             return Ok(false);
         }
         let room = {

@@ -66,8 +66,13 @@ const fn request(operation: &'static str, offset: u64, len: u64) -> Request {
     }
 }
 
-/// An error on its way to a client: told to the log, which alone can name everything.
-fn failed(of: &dyn std::fmt::Display, request: Request, error: Error) -> BlockError {
+/// An error on its way to a client: told to the log, which alone can name everything. Of many only some.
+fn failed(
+    shared: &Shared,
+    of: &dyn std::fmt::Display,
+    request: Request,
+    error: Error,
+) -> BlockError {
     use crate::ErrorKind as Kind;
     let Request {
         operation,
@@ -75,15 +80,15 @@ fn failed(of: &dyn std::fmt::Display, request: Request, error: Error) -> BlockEr
         len,
     } = request;
     let expected = matches!(error.kind(), Kind::NoSpace | Kind::Closed | Kind::Invalid);
-    if !expected {
-        tracing::error!(volume = %of, operation, offset, len, error = ?error, "request failed");
+    if !expected && let Some(left_out) = shared.may_log() {
+        tracing::error!(volume = %of, operation, offset, len, left_out, error = ?error, "request failed");
     }
     error.into_block(operation)
 }
 
 impl Volume {
     fn failed(&self, request: Request, error: Error) -> BlockError {
-        failed(&*self.name.lock(), request, error)
+        failed(&self.shared, &*self.name.lock(), request, error)
     }
 }
 
@@ -250,7 +255,7 @@ struct SnapshotDevice {
 
 impl SnapshotDevice {
     fn failed(&self, request: Request, error: Error) -> BlockError {
-        failed(&self.name, request, error)
+        failed(&self.shared, &self.name, request, error)
     }
 
     fn check(&self, operation: &'static str, offset: u64, len: u64) -> Result<(), BlockError> {

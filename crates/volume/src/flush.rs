@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
+    health::Part,
     volume::{State, Volume},
 };
 use journal::{Batch, Ticket};
@@ -10,7 +11,7 @@ use types::Generation;
 
 /// What makes a flush durable.
 pub(crate) enum Logged {
-    /// This submit, and all before it; nothing was ever submitted if there is none.
+    /// This submit, and all before it; if there is none, all is durable already.
     Journal(Option<Ticket>),
     /// Destaging up to this generation.
     Destage(Generation),
@@ -30,9 +31,19 @@ impl Volume {
     pub(crate) fn wait_logged(self: &Arc<Self>, logged: Logged) -> Result<(), Error> {
         match logged {
             Logged::Journal(None) => Ok(()),
-            Logged::Journal(Some(ticket)) => Ok(self.shared.journal.wait(ticket)?),
+            Logged::Journal(Some(ticket)) => match self.shared.journal.wait(ticket) {
+                Err(e) if e.kind() == journal::ErrorKind::Failed => self.flush_without_journal(e),
+                done => Ok(done?),
+            },
             Logged::Destage(generation) => self.settle(generation),
         }
+    }
+
+    /// A journal whose write or sync failed takes nothing more, and nobody knows what it has of what was not
+    /// acknowledged. But what was written is all still in memory, and packs are as durable.
+    fn flush_without_journal(self: &Arc<Self>, failed: journal::Error) -> Result<(), Error> {
+        self.shared.note(Part::Journal, Err(failed.into()));
+        self.settle_now()
     }
 
     /// Hands what the journal has not to it. Under the lock, so that submits of a volume are in the
@@ -45,6 +56,15 @@ impl Volume {
                 .map(|frozen| &frozen.log)
                 .chain([state.head.log()])
         };
+        if self.shared.journal.has_failed() {
+            let last = state.freeze();
+            let nothing = state.frozen.is_empty();
+            return Ok(if nothing {
+                Logged::Journal(None)
+            } else {
+                Logged::Destage(last)
+            });
+        }
         if logs().all(|log| log.is_empty()) {
             return Ok(Logged::Journal(state.ticket));
         }
@@ -78,7 +98,14 @@ impl Volume {
                 state.ticket = Some(ticket);
                 Ok(Logged::Journal(Some(ticket)))
             }
-            Err(e) if e.kind() == journal::ErrorKind::Full => Ok(Logged::Destage(state.freeze())),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    journal::ErrorKind::Full | journal::ErrorKind::Failed
+                ) =>
+            {
+                Ok(Logged::Destage(state.freeze()))
+            }
             Err(e) => {
                 let kind = Error::from(e.clone()).kind();
                 let kind = if kind == ErrorKind::Closed {

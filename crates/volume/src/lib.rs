@@ -31,6 +31,7 @@ mod device;
 mod error;
 mod flush;
 mod gate;
+mod health;
 mod ingest;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
@@ -55,6 +56,7 @@ pub use catalog::{Properties, Settings, SnapshotRecord, VolumeRecord};
 pub use config::{Background, Config};
 pub use create::{Create, Source, Update};
 pub use error::{Error, ErrorKind};
+pub use health::Health;
 pub use ingest::Ingest;
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub use open::InitOptions;

@@ -6,6 +6,7 @@ use crate::{
     config::{Background, Config},
     error::{Error, ErrorKind},
     gate::Gate,
+    health::Ailments,
     manifest::{FORMAT_VERSION, Manifest},
     recover::Recovered,
     store::{RootPins, Shared, Store},
@@ -14,7 +15,7 @@ use crate::{
 use brick_local::LocalBrick;
 use catalog::{Catalog, Change, IdKind, Properties, Settings};
 use catalog_redb::RedbCatalog;
-use env::{Env, LockError};
+use env::{Env, LockError, Watch};
 use pack::PackStore;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use sync::{Mutex, RwLock};
@@ -118,6 +119,11 @@ impl Store {
     /// [`ErrorKind::NewerFormat`], [`ErrorKind::Damaged`]. Nothing is changed then.
     pub fn open(env: &Env, dir: &Path, mut config: Config) -> Result<Store, Error> {
         let began = env.clock.monotonic();
+        let watch = Watch::new(Arc::clone(&env.clock));
+        let env = &Env {
+            files: watch.files(Arc::clone(&env.files)),
+            ..env.clone()
+        };
         let manifest = read_manifest(env, dir)?;
         let lock = env.files.lock(&dir.join("lock")).map_err(|e| match e {
             LockError::Held(pid) => {
@@ -164,6 +170,8 @@ impl Store {
             journal,
             buffer,
             gate: Gate::default(),
+            ailments: Ailments::default(),
+            watch,
             work: WorkQueue::default(),
             volumes: Mutex::new(BTreeMap::new()),
             roots: RwLock::new(()),

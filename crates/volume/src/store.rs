@@ -6,12 +6,13 @@ use crate::{
     config::{Background, Config},
     error::{Error, ErrorKind},
     gate::Gate,
+    health::{Ailments, Health},
     manifest::Manifest,
     volume::Volume,
     work::WorkQueue,
 };
 use catalog::{Catalog, VolumeRecord};
-use env::{Env, Lock};
+use env::{Env, Lock, Watch};
 use gc::OwnedRoot;
 use journal::Journal;
 use pack::PackStore;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) buffer: WriteBuffer,
     pub(crate) ballast: Ballast,
     pub(crate) gate: Gate,
+    pub(crate) ailments: Ailments,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) work: WorkQueue,
     /// Held while a volume is brought into use, so that there is never more than one of it.
     pub(crate) volumes: Mutex<BTreeMap<VolumeId, Arc<Volume>>>,
@@ -108,6 +111,8 @@ pub struct StoreStats {
     pub pressure: Pressure,
     /// The journal.
     pub journal: journal::Stats,
+    /// What is wrong with it.
+    pub health: Health,
     /// Whether what was written outlives the process: guests may go on over a crash of it.
     pub survives: bool,
     /// Bytes of shared memory that the write buffer takes.
@@ -255,6 +260,7 @@ impl Store {
         StoreStats {
             pressure: self.shared.budget.pressure(),
             journal: self.shared.journal.stats(),
+            health: self.shared.health(),
             survives: self.shared.buffer.survives(),
             shared_memory: self.shared.buffer.allocated(),
             recovery: self.recovery,

@@ -3,6 +3,7 @@
 use crate::{
     config::Background,
     error::{Error, ErrorKind},
+    health::Part,
     layer::{Layer, Log},
     store::Shared,
 };
@@ -212,9 +213,8 @@ impl Volume {
         match self.shared.config.background {
             Background::Threads(_) => self.shared.work.push(self),
             Background::Inline => {
-                if let Err(e) = self.destage_due(false) {
-                    tracing::error!(volume = %self.id, error = ?e, "destaging failed");
-                }
+                let done = self.destage_due(false);
+                self.shared.note(Part::Destage(self.id), done);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Who destages in the background, and looks after time, space and the journal.
 
-use crate::{config::Background, error::Error, store::Shared, volume::Volume};
+use crate::{config::Background, error::Error, health::Part, store::Shared, volume::Volume};
 use std::{
     collections::VecDeque,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
@@ -12,8 +12,6 @@ use sync::{Condvar, Mutex, thread::JoinHandle};
 const TICK: Duration = Duration::from_millis(250);
 /// After so many with nothing dirty the write buffer gives its memory back.
 const TRIM_TICKS: u32 = 40;
-/// After a failed destage its volume is left alone for so long.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Volumes with something to destage.
 #[derive(Default)]
@@ -81,7 +79,9 @@ pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<Vec<JoinHandle
         })?);
     }
     let shared = Arc::downgrade(shared);
+    let watched = Weak::clone(&shared);
     threads.push(spawn("keeper", move || keeper(&shared))?);
+    threads.push(spawn("watch", move || watch(&watched))?);
     Ok(threads)
 }
 
@@ -94,17 +94,24 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 fn destager(shared: &Shared) {
     while let Ok(volume) = shared.work.pop() {
         let Some(volume) = volume else { continue };
-        match volume.destage_due(false) {
-            Ok(_) => {
-                if volume.is_due() {
-                    shared.work.push(&volume);
-                }
-            }
-            Err(e) => {
-                tracing::error!(volume = %volume.id, error = ?e, "destaging failed; trying again");
-                shared.work.wait_closed(RETRY_AFTER);
-            }
+        let part = Part::Destage(volume.id);
+        if shared.waits(part) {
+            continue;
         }
+        shared.note(part, volume.destage_due(false));
+        if volume.is_due() {
+            shared.work.push(&volume);
+        }
+    }
+}
+
+/// Does no I/O, so that it says that a disk stalls while it does.
+fn watch(shared: &Weak<Shared>) {
+    while let Some(shared) = shared.upgrade() {
+        if shared.work.wait_closed(TICK) {
+            return;
+        }
+        shared.watch_disk();
     }
 }
 
@@ -131,18 +138,21 @@ fn keeper(shared: &Weak<Shared>) {
                 shared.work.push(&volume);
             }
         }
-        if let Err(e) = shared.journal.prepare() {
-            tracing::warn!(error = ?e, "no journal segment could be made ready");
+        shared.forget_ailments();
+        if !shared.waits(Part::Segments) {
+            let made = shared.journal.prepare();
+            shared.note(Part::Segments, made.map_err(Error::from));
         }
-        if let Err(e) = shared.relieve_journal() {
-            tracing::error!(error = ?e, "destaging for the journal failed");
-        }
+        shared.relieve_journal();
     }
 }
 
 impl Volume {
     /// Whether destaging should do something about it.
     pub(crate) fn is_due(&self) -> bool {
+        if self.shared.waits(Part::Destage(self.id)) {
+            return false;
+        }
         let state = self.state.read();
         let age = state
             .dirty_since
@@ -157,6 +167,9 @@ impl Shared {
     /// Has everything that is dirty destaged, for writers who wait for it. Answers whether others do it.
     pub(crate) fn drain(&self) -> Result<bool, Error> {
         let inline = self.config.background == Background::Inline;
+        if !inline {
+            self.check_hope()?;
+        }
         for volume in self.open_volumes() {
             if inline {
                 while volume.destage_due(true)? {}
@@ -168,22 +181,28 @@ impl Shared {
     }
 
     /// While the journal is more than half full, destages whoever keeps its oldest segment.
-    pub(crate) fn relieve_journal(&self) -> Result<(), Error> {
+    pub(crate) fn relieve_journal(&self) {
         // One step a generation: bounded, whatever others write meanwhile.
         for _ in 0..64 {
             let stats = self.journal.stats();
             if stats.used * 2 <= stats.capacity {
-                return Ok(());
+                return;
             }
             let Some((volume, generation)) = self.journal.oldest() else {
-                return Ok(());
+                return;
             };
             let Some(volume) = self.volumes.lock().get(&volume).cloned() else {
-                return Ok(());
+                return;
             };
+            let part = Part::Destage(volume.id);
+            if self.waits(part) {
+                return;
+            }
             let last = volume.state.write().freeze();
-            volume.settle(last.min(generation))?;
+            let settled = volume.settle(last.min(generation));
+            if !self.note(part, settled.map(|()| true)) {
+                return;
+            }
         }
-        Ok(())
     }
 }

@@ -7,7 +7,9 @@ use super::{
     health, jobs,
     output::{Output, duration, pairs, print, switch, table, time},
 };
-use api_types::{CollectReport, CollectRequest, Event, Job, NbdStatus, StoreInfo, StoreUsage};
+use api_types::{
+    CollectReport, CollectRequest, Event, Job, NbdStatus, SpaceLevel, StoreInfo, StoreUsage,
+};
 use http_body_util::{BodyExt, Empty};
 use hyper::Method;
 use types::size::format_size;
@@ -36,8 +38,25 @@ pub(crate) async fn run(client: &Client, output: Output, command: args::Store) -
     }
 }
 
+fn space_text(level: SpaceLevel) -> &'static str {
+    match level {
+        SpaceLevel::Ample => "less than 70 % taken",
+        SpaceLevel::Filling => "70 % taken or more",
+        SpaceLevel::Scarce => "85 % taken or more: remove, collect, or add space",
+        SpaceLevel::Full => "full: remove, collect, or add space",
+    }
+}
+
 fn info_text(i: &StoreInfo) -> String {
+    let health = match &i.problems[..] {
+        [] => "good".to_owned(),
+        problems => problems.join("\n"),
+    };
+    let last_error = i.last_error.as_deref().unwrap_or("none");
     pairs(&[
+        ("health", health),
+        ("last disk error", last_error.to_owned()),
+        ("space", space_text(i.space).to_owned()),
         ("store", i.path.clone()),
         ("id", i.id.clone()),
         ("format", i.format.to_string()),

@@ -140,6 +140,9 @@ impl Control for Daemon {
             index_entries: usage.index_entries,
             index_k: usage.index_k,
             index_budget: config.index_bytes,
+            space: convert::space(stats.pressure.level),
+            problems: stats.health.problems,
+            last_error: stats.health.disk.last_error,
             collected_ms: Some(
                 self.last_collect_ms
                     .load(std::sync::atomic::Ordering::Relaxed),

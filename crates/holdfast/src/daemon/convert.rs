@@ -38,6 +38,16 @@ pub(crate) fn api_error(e: volume::Error) -> ApiError {
     }
 }
 
+/// How full the file system is.
+pub(crate) fn space(level: volume::SpaceLevel) -> api_types::SpaceLevel {
+    match level {
+        volume::SpaceLevel::Ample => api_types::SpaceLevel::Ample,
+        volume::SpaceLevel::Filling => api_types::SpaceLevel::Filling,
+        volume::SpaceLevel::Scarce => api_types::SpaceLevel::Scarce,
+        volume::SpaceLevel::Full => api_types::SpaceLevel::Full,
+    }
+}
+
 /// Parses a volume's or snapshot's name.
 pub(crate) fn name(text: &str) -> Result<Name, ApiError> {
     text.parse()

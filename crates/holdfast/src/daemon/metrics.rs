@@ -96,6 +96,7 @@ fn store(registry: &mut Registry, daemon: &Daemon) {
         "0 ample, 1 from 70 %, 2 from 85 %, 3 from 95 % or when writers are refused",
         pressure.level as u64,
     );
+    health(registry, &stats.health);
     gauge(
         registry,
         "journal_used_bytes",
@@ -153,6 +154,34 @@ fn store(registry: &mut Registry, daemon: &Daemon) {
         "index_k",
         "The index samples 1 hash in 2^k",
         u64::from(usage.index_k),
+    );
+}
+
+fn health(registry: &mut Registry, health: &volume::Health) {
+    gauge(
+        registry,
+        "store_healthy",
+        "1, or 0 if something fails or stalls: see store info",
+        u64::from(health.is_good()),
+    );
+    let stalled = health.disk.stalled.as_ref();
+    gauge(
+        registry,
+        "disk_stalled_seconds",
+        "For how long the slowest call has been waiting for the disk, if longer than 5 s",
+        stalled.map_or(0, |(_, took)| took.as_secs()),
+    );
+    count(
+        registry,
+        "disk_stalls",
+        "Calls that waited longer than 5 s for the disk",
+        health.disk.stalls,
+    );
+    count(
+        registry,
+        "disk_errors",
+        "Calls that failed because the disk is sick",
+        health.disk.errors,
     );
 }
 

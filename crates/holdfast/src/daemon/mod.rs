@@ -9,6 +9,7 @@ mod convert;
 mod exports;
 mod images;
 mod metrics;
+mod news;
 mod serve;
 mod upkeep;
 

@@ -4,6 +4,7 @@ use super::{
     config::Config,
     control::Daemon,
     exports::StoreExports,
+    news,
     upkeep::{self, Stop},
 };
 use anyhow::{Context, Result, anyhow};
@@ -86,6 +87,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     });
     let stop = Arc::new(Stop(AtomicBool::new(false)));
     let upkeep = upkeep::start(Arc::clone(&daemon), Arc::clone(&stop))?;
+    let news = news::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let served = run_api(&daemon, listener);
     stop.0.store(true, Relaxed);
     tracing::info!("ending");
@@ -94,6 +96,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         tracing::warn!(connections = cut, "requests were cut off");
     }
     let _ = upkeep.join();
+    let _ = news.join();
     let closed = store.close().map_err(super::convert::api_error);
     for socket in ours {
         let _ = std::fs::remove_file(socket);

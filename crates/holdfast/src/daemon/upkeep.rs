@@ -1,4 +1,4 @@
-//! What the daemon does unasked: emptying the trash in time, collecting, rebuilding the index, watching space.
+//! What the daemon does unasked: emptying the trash in time, collecting, rebuilding the index.
 
 use super::control::Daemon;
 use std::{
@@ -10,9 +10,8 @@ use std::{
     time::Duration,
 };
 use types::{Cancelled, Progress};
-use volume::SpaceLevel;
 
-/// How often the trash, the garbage and the space are looked at.
+/// How often the trash and the garbage are looked at.
 const ROUND: Duration = Duration::from_secs(5);
 
 /// Asked to end by the daemon's end.
@@ -34,9 +33,8 @@ pub(crate) fn start(daemon: Arc<Daemon>, stop: Arc<Stop>) -> std::io::Result<Joi
         if let Err(e) = daemon.store.packs().rebuild_index(&*stop) {
             tracing::warn!(error = ?e, "the deduplication index could not be rebuilt in full");
         }
-        let mut level = SpaceLevel::Ample;
         while !stop.0.load(Relaxed) {
-            round(&daemon, &stop, &mut level);
+            round(&daemon, &stop);
             let mut slept = Duration::ZERO;
             while slept < ROUND && !stop.0.load(Relaxed) {
                 std::thread::sleep(Duration::from_millis(100));
@@ -46,7 +44,7 @@ pub(crate) fn start(daemon: Arc<Daemon>, stop: Arc<Stop>) -> std::io::Result<Joi
     })
 }
 
-fn round(daemon: &Daemon, stop: &Stop, level: &mut SpaceLevel) {
+fn round(daemon: &Daemon, stop: &Stop) {
     match daemon.store.purge_expired() {
         Ok(purged) => {
             for volume in purged {
@@ -61,23 +59,7 @@ fn round(daemon: &Daemon, stop: &Stop, level: &mut SpaceLevel) {
         }
         Err(e) => tracing::error!(error = ?e, "the trash could not be emptied"),
     }
-    let pressure = daemon.store.stats().pressure;
-    let now = pressure.level;
-    if now != *level {
-        let message = match now {
-            SpaceLevel::Ample => "less than 70 % of the store's file system is taken",
-            SpaceLevel::Filling => "70 % of the store's file system is taken",
-            SpaceLevel::Scarce => {
-                "85 % of the store's file system is taken: remove volumes or add space"
-            }
-            SpaceLevel::Full => {
-                "the store's file system is full, or writers are about to be refused: remove volumes and collect, or add space"
-            }
-        };
-        tracing::warn!(free = pressure.free, total = pressure.total, "{message}");
-        daemon.publish(api_types::EventKind::Space, String::new(), message);
-        *level = now;
-    }
+    let now = daemon.store.stats().pressure.level;
     if daemon.collection_is_due(now) {
         let request = api_types::CollectRequest::default();
         match daemon.collect_now(&request, stop) {

@@ -1,95 +1,14 @@
-//! Stores whose disk fills: who is refused what, and that nothing acknowledged is lost.
+//! Disks that fill: who is refused what, and that nothing acknowledged is lost.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use crate::support::{
+    BLOCK, DIR, MIB, block, collect, device, make, name, new, open, remove, tag, used,
+};
 use block::{BlockDevice, Durability, ErrorKind};
 use sim::SimEnv;
-use std::{collections::BTreeSet, path::Path, sync::Arc};
-use types::{BLOCK_SIZE, Name};
-use volume::{Config, Create, InitOptions, Source, SpaceLevel, Store};
-
-const DIR: &str = "/store";
-const MIB: u64 = 1 << 20;
-const BLOCK: u64 = BLOCK_SIZE as u64;
-
-fn open(sim: &SimEnv, config: &Config) -> Store {
-    Store::open(&sim.env(), Path::new(DIR), config.clone()).unwrap()
-}
-
-fn new(sim: &SimEnv, config: &Config) -> Store {
-    Store::init(&sim.env(), Path::new(DIR), &InitOptions::default()).unwrap();
-    open(sim, config)
-}
-
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevice> {
-    let create = Create {
-        name: name(volume),
-        source: Source::Empty(size),
-        dedup: None,
-        codec: None,
-        read_only: false,
-    };
-    store.create_volume(&create).unwrap();
-    device(store, volume)
-}
-
-fn device(store: &Store, volume: &str) -> Arc<dyn BlockDevice> {
-    store.device(&name(volume).into()).unwrap()
-}
-
-/// A block of noise that says which it is.
-fn block(tag: u32) -> Vec<u8> {
-    let mut state = u64::from(tag) << 32 | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    let mut block: Vec<u8> = (0..BLOCK_SIZE).map(|_| next()).collect();
-    block[..4].copy_from_slice(&tag.to_le_bytes());
-    block
-}
-
-/// The tag of block `index`, which is whole.
-fn tag(device: &dyn BlockDevice, index: u64) -> u32 {
-    let mut bytes = vec![0; BLOCK_SIZE];
-    device.read(index * BLOCK, &mut bytes).unwrap();
-    let tag = u32::from_le_bytes(bytes[..4].try_into().unwrap());
-    let whole = if tag == 0 {
-        vec![0; BLOCK_SIZE]
-    } else {
-        block(tag)
-    };
-    assert!(bytes == whole, "block {index} is not what was ever written");
-    tag
-}
-
-/// Bytes that the disk has in use.
-fn used(sim: &SimEnv) -> u64 {
-    let before = sim.env().files.space(Path::new(DIR)).unwrap();
-    before.total - before.free
-}
-
-fn collect(store: &Store) -> Result<(), gc::Error> {
-    let options = gc::Options::default();
-    let collect = || gc::collect(store.packs(), store, &options, &types::NoProgress);
-    let full = |e: &gc::Error| e.kind() == gc::ErrorKind::NoSpace;
-    store.freeing(full, collect)?;
-    store.update_space();
-    Ok(())
-}
-
-/// Removes a volume for good, and gives its space back.
-fn remove(store: &Store, volume: &str) {
-    let id = store.remove_volume(&name(volume)).unwrap().id;
-    store.purge_volume(id).unwrap();
-    collect(store).unwrap();
-}
+use std::{collections::BTreeSet, path::Path};
+use volume::{Config, SpaceLevel, Store};
 
 /// Writes blocks that follow each other until one is refused; answers which.
 fn fill(device: &dyn BlockDevice, from: u64, first_tag: u32) -> u64 {
