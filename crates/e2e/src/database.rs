@@ -1,5 +1,5 @@
-//! A guest with a database under load, killed together with the daemon, as by the power, or the daemon alone:
-//! what the database said it had committed is there.
+//! A guest with a database under load, killed together with the daemon, also with its write buffer, as by the
+//! power, or the daemon alone: what the database said it had committed is there.
 //!
 //! SQLite in WAL mode, `synchronous=FULL`, on the guest's root. Each transaction moves money between two
 //! accounts and says so in a ledger, and is told on the serial console after it was committed: that is outside
@@ -66,22 +66,31 @@ pub struct Plan {
 pub struct Report {
     /// Kills of guest and daemon together.
     pub both: u32,
+    /// Of these, with the daemon's write buffer, as the power does it.
+    pub power_cuts: u32,
     /// Kills of the daemon alone, over which the guest went on.
     pub alone: u32,
     /// Transactions that were reported as committed, and found.
     pub committed: u64,
 }
 
+impl Report {
+    fn kills(&self) -> u32 {
+        self.both + self.alone
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report {
             both,
+            power_cuts,
             alone,
             committed,
         } = self;
         write!(
             f,
-            "{both} kills of guest and daemon, {alone} of the daemon alone, {committed} transactions, none lost"
+            "{both} kills of guest and daemon, {power_cuts} of them with the write buffer, {alone} of the daemon alone, {committed} transactions, none lost"
         )
     }
 }
@@ -97,30 +106,13 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report> {
     let mut report = Report::default();
     let mut guest = scene.boot()?;
     guest.console.ok(&sql(CREATE), LIMIT)?;
-    for kill in 1..=plan.kills {
-        let context = || format!("seed {}, kill {kill}", plan.seed);
-        report.committed = scene
-            .verify(&mut guest, report.committed)
-            .with_context(context)?;
-        let load = format!("/run/tools/load.sh /root/db {} &", report.committed);
-        guest.console.ok(&load, LIMIT)?;
-        // The daemon alone, and alone again, now and then; then both.
-        while rng.bool() && report.both + report.alone + 1 < plan.kills {
-            report.committed = progress(&mut guest, report.committed)?;
-            sleep(ROUND_MAX.mul_f64(rng.f64() * 0.3));
-            scene.daemon.kill();
-            scene.daemon.start()?;
-            report.alone += 1;
-        }
-        report.committed = progress(&mut guest, report.committed).with_context(context)?;
-        sleep(ROUND_MAX.mul_f64(rng.f64()));
-        report.committed = committed(&mut guest)?.max(report.committed);
-        guest = scene.kill_both(guest, &mut rng, &mut report)?;
-        report.both += 1;
+    while report.kills() < plan.kills {
+        let number = report.kills() + 1;
+        let alone_max = plan.kills - number;
+        guest = scene
+            .round(guest, &mut rng, &mut report, alone_max)
+            .with_context(|| format!("seed {}, kill {number}", plan.seed))?;
         say(&report.to_string());
-        if report.both + report.alone >= plan.kills {
-            break;
-        }
     }
     report.committed = scene.verify(&mut guest, report.committed)?;
     guest.power_off()?;
@@ -166,6 +158,33 @@ impl Scene {
         Ok(guest)
     }
 
+    /// Load; the daemon alone is killed, so often as chance has it; then both are.
+    fn round(
+        &mut self,
+        mut guest: Guest,
+        rng: &mut Rng,
+        report: &mut Report,
+        alone_max: u32,
+    ) -> Result<Guest> {
+        report.committed = self.verify(&mut guest, report.committed)?;
+        let load = format!("/run/tools/load.sh /root/db {} &", report.committed);
+        guest.console.ok(&load, LIMIT)?;
+        for _ in 0..alone_max {
+            if rng.bool() {
+                break;
+            }
+            report.committed = progress(&mut guest, report.committed)?;
+            sleep(ROUND_MAX.mul_f64(rng.f64() * 0.3));
+            self.daemon.kill();
+            self.daemon.start()?;
+            report.alone += 1;
+        }
+        report.committed = progress(&mut guest, report.committed)?;
+        sleep(ROUND_MAX.mul_f64(rng.f64()));
+        report.both += 1;
+        self.kill_both(guest, rng, report)
+    }
+
     /// Kills both, one right after the other, and brings them up again.
     fn kill_both(&mut self, guest: Guest, rng: &mut Rng, report: &mut Report) -> Result<Guest> {
         let between = Duration::from_millis(rng.u64(0..50));
@@ -177,6 +196,10 @@ impl Scene {
             report.committed = report.committed.max(last_words(guest)?);
             sleep(between);
             self.daemon.kill();
+        }
+        if rng.bool() {
+            self.daemon.cut_power();
+            report.power_cuts += 1;
         }
         self.daemon.start()?;
         self.boot()

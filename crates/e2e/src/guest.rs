@@ -61,10 +61,11 @@ impl Guest {
             .arg(&image.kernel)
             .arg("-initrd")
             .arg(&image.initrd);
+        // `no_timer_check`: the kernel gives up if an emulator on a busy machine is late with its first ticks.
         command.args([
             "-append",
             "console=ttyS0 root=/dev/vda rw quiet loglevel=1 systemd.show_status=0 \
-             mitigations=off panic=-1",
+             mitigations=off no_timer_check panic=-1",
         ]);
         command
             .stdin(Stdio::piped())

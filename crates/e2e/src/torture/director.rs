@@ -1,8 +1,10 @@
 //! Everything that goes on beside the writers: snapshots, clones, rollbacks, removals, collections, checks.
 
+mod make;
+
 use super::{
     Stage, ballast,
-    history::{Cut, History, Tick},
+    history::{Cut, Tick},
     world::{Image, Place, Shot, Volume, World},
     writer::Disk,
 };
@@ -10,9 +12,8 @@ use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use std::{sync::Arc, time::Duration};
 
-/// Snapshots of a volume, and clones in all, at most.
+/// Snapshots of a volume, at most.
 const SHOTS: usize = 5;
-const CLONES: usize = 5;
 /// Who removes waits so long for those who have just let go.
 const LET_GO: Duration = Duration::from_secs(10);
 
@@ -56,7 +57,7 @@ impl Director<'_> {
     }
 
     fn step(&mut self) -> Result<()> {
-        match self.rng.u32(0..20) {
+        match self.rng.u32(0..21) {
             0..4 => self.snapshot(),
             4..6 => self.look_at_snapshot(),
             6..8 => self.remove_snapshot(),
@@ -67,6 +68,7 @@ impl Director<'_> {
             16 => self.restore(),
             17 => self.empty_trash(),
             18 => self.collect(),
+            19 => self.import(),
             _ => self.check(),
         }
     }
@@ -175,62 +177,6 @@ impl Director<'_> {
             Outcome::Unknown => shots.get_mut(&shot).context("no snapshot")?.maybe = true,
         }
         Ok(())
-    }
-
-    /// Of a snapshot, or of a volume as it is now.
-    fn clone(&mut self) -> Result<()> {
-        let volumes = self.world.volumes.iter();
-        if volumes.filter(|v| v.name().starts_with('c')).count() >= CLONES {
-            return Ok(());
-        }
-        let live = self.rng.bool();
-        let Some((at, source, image)) = (if live { self.live() } else { self.frozen()? }) else {
-            return Ok(());
-        };
-        let number = self.number();
-        let name = format!("c{number}");
-        let from = self.world.volumes[at].disk.history().tick();
-        let outcome = self.call(&["volume", "clone", &source, &name])?;
-        let done = outcome == Outcome::Done;
-        let image = image.unwrap_or_else(|| within(&self.world.volumes[at].disk, from, false));
-        let disk = Disk::new(name, number, History::new(&[], 0));
-        let place = if done { Place::Listed } else { Place::Gone };
-        let mut volume = Volume::new(disk, place);
-        volume.instead = Some(image);
-        volume.maybe = (!done).then_some(Place::Listed);
-        self.world.volumes.push(volume);
-        if done {
-            self.stage.tally.clones.add(1);
-            let last = self.world.volumes.last_mut().context("no volume")?;
-            last.verify(&self.stage.looker())?;
-        }
-        Ok(())
-    }
-
-    fn live(&mut self) -> Option<(usize, String, Option<Image>)> {
-        let at = self.pick(|_| true)?;
-        Some((at, self.world.volumes[at].name().to_owned(), None))
-    }
-
-    fn frozen(&mut self) -> Result<Option<(usize, String, Option<Image>)>> {
-        let Some((at, shot)) = self.pick_shot() else {
-            return Ok(None);
-        };
-        let image = self.exact(at, &shot)?;
-        let source = format!("{}@{shot}", self.world.volumes[at].name());
-        Ok(Some((at, source, Some(image))))
-    }
-
-    /// What a snapshot holds; it is read if that is not known.
-    fn exact(&mut self, at: usize, shot: &str) -> Result<Image> {
-        let volume = &mut self.world.volumes[at];
-        if !matches!(volume.shots[shot].image, Image::Exact(_)) {
-            volume.verify_shot(&self.stage.looker(), shot)?;
-        }
-        match &volume.shots[shot].image {
-            Image::Exact(state) => Ok(Image::Exact(state.clone())),
-            Image::Within(..) => bail!("'{shot}' was just read"),
-        }
     }
 
     /// A few writes to a clone, flushed or not, and all of it read.

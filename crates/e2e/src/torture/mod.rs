@@ -124,7 +124,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Tally> {
             let log = tail(&run.daemon.log(), 10);
             let left = run.daemon.leave();
             Err(error.context(format!(
-                "seed {}, kill {}: {plan:?}; left in {}; the daemon's last words:\n{log}\n",
+                "seed {}, kill {}: {plan:?}; left in {}, and its write buffer in /dev/shm; the daemon's last words:\n{log}\n",
                 plan.seed,
                 run.tally.kills.get(),
                 left.display()

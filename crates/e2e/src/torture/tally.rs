@@ -50,6 +50,8 @@ pub struct Tally {
     pub snapshots: Count,
     /// Clones made.
     pub clones: Count,
+    /// Images imported.
+    pub imports: Count,
     /// Removals, of snapshots, of volumes, of what was in the trash.
     pub removals: Count,
     /// Rollbacks.
@@ -77,6 +79,7 @@ impl fmt::Display for Tally {
             (&self.blocks_verified, "blocks verified"),
             (&self.snapshots, "snapshots"),
             (&self.clones, "clones"),
+            (&self.imports, "imports"),
             (&self.removals, "removals"),
             (&self.rollbacks, "rollbacks"),
             (&self.collections, "collections"),
