@@ -20,11 +20,13 @@ use std::{
 struct Registry {
     groups: Vec<Pid>,
     paths: Vec<PathBuf>,
+    mounts: Vec<PathBuf>,
 }
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     groups: Vec::new(),
     paths: Vec::new(),
+    mounts: Vec::new(),
 });
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -170,6 +172,25 @@ pub(crate) fn drop_group(pid: Pid) {
     lock().groups.retain(|group| *group != pid);
 }
 
+pub(crate) fn add_mount(path: PathBuf) {
+    lock().mounts.push(path);
+    hold_if_interrupted();
+}
+
+pub(crate) fn drop_mount(path: &Path) {
+    lock().mounts.retain(|mount| mount != path);
+}
+
+/// Unmounts what is mounted at `path`, frozen or not; who still uses it keeps it until it ends.
+pub(crate) fn unmount(path: &Path) {
+    // That it is not frozen, or not mounted any more, is as good.
+    for (program, option) in [("fsfreeze", "-u"), ("umount", "-l")] {
+        let mut quietly = std::process::Command::new(program);
+        let quietly = quietly.arg(option).arg(path);
+        let _ = quietly.stderr(std::process::Stdio::null()).status();
+    }
+}
+
 fn everything() {
     let registry = lock();
     for group in registry.groups.iter().rev() {
@@ -178,6 +199,9 @@ fn everything() {
     for group in &registry.groups {
         // Whoever waits for it elsewhere no longer matters.
         let _ = waitpid(Some(*group), WaitOptions::empty());
+    }
+    for mount in &registry.mounts {
+        unmount(mount);
     }
     for path in &registry.paths {
         remove(path);

@@ -12,6 +12,7 @@ pub mod cleanup;
 pub mod console;
 pub mod daemon;
 pub mod database;
+pub mod disk;
 pub mod guest;
 pub mod image;
 pub mod paths;
