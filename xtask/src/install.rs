@@ -29,6 +29,8 @@ const CLIENTS: &[Need] = &[
     ("zstd", "zstd"),
     // Compiling zstd's C library.
     ("cc", "gcc"),
+    // And libFuzzer.
+    ("c++", "g++"),
 ];
 
 /// For the database in a guest.

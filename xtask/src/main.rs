@@ -1,6 +1,7 @@
 //! Automation for the workspace, in place of scripts: `cargo xtask help`.
 
 mod demo;
+mod fuzz;
 mod install;
 mod orders;
 mod soak;
@@ -28,6 +29,8 @@ enum Task {
     Demo(demo::Options),
     /// Tests that take as long as they are given: simulated machines by the thousand.
     Soak(soak::Options),
+    /// Hostile bytes for every decoder.
+    Fuzz(fuzz::Options),
     /// Compare the code with ARCHITECTURE.md.
     Tidy,
     /// Build or find the guest's image, and say where it is.
@@ -52,6 +55,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Soak(options) => soak::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::Image => {
             install::for_guest()?;

@@ -8,6 +8,7 @@ mod database;
 mod kills;
 mod sim;
 
+use crate::fuzz;
 use anyhow::Result;
 use clap::Subcommand;
 
@@ -27,7 +28,12 @@ enum Soak {
     Kills(kills::Options),
     /// A database in a guest, killed with the daemon.
     Database(database::Options),
+    /// Hostile bytes for every decoder.
+    Fuzz(fuzz::Options),
 }
+
+/// For each fuzz target, if everything is run.
+const FUZZ_SECONDS: u64 = 600;
 
 /// Runs one, or all with their defaults.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -35,10 +41,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(Soak::Sim(options)) => sim::run(options),
         Some(Soak::Kills(options)) => kills::run(options),
         Some(Soak::Database(options)) => database::run(options),
+        Some(Soak::Fuzz(options)) => fuzz::run(options),
         None => {
             sim::run(&sim::Options::default())?;
             kills::run(&kills::Options::default())?;
-            database::run(&database::Options::default())
+            database::run(&database::Options::default())?;
+            fuzz::run(&fuzz::Options::all(FUZZ_SECONDS))
         }
     }
 }

@@ -3,12 +3,15 @@
 //! One profile, so that dependencies are compiled once for building and once for checking.
 
 use crate::{
-    install, orders,
+    fuzz, install, orders,
     stage::{build_holdfast, cargo, show, stage},
     tidy,
 };
 use anyhow::Result;
 use std::process::Command;
+
+/// For each fuzz target.
+const FUZZ_SECONDS: u64 = 60;
 
 /// What to run.
 #[derive(clap::Args)]
@@ -38,6 +41,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         stage("documentation", documentation)?;
     }
     stage("build", build_holdfast)?;
+    if options.filter.is_none() {
+        fuzz::run(&fuzz::Options::all(FUZZ_SECONDS))?;
+    }
 
     stage("guest image", || {
         e2e::image::ensure(&|line| println!("   {line}")).map(drop)

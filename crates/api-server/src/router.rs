@@ -80,8 +80,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     routes().into_openapi()
 }
 
-/// What answers requests.
-pub(crate) fn router(shared: Shared) -> Router {
+/// What answers requests, once it is told [who](Shared) does what they ask.
+pub(crate) fn router() -> Router<Shared> {
     let (router, description) = routes().split_for_parts();
     router
         .route("/openapi.json", get(|| async move { Json(description) }))
@@ -89,7 +89,6 @@ pub(crate) fn router(shared: Shared) -> Router {
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(middleware::from_fn(survive_panics))
-        .with_state(shared)
 }
 
 async fn unknown_path(uri: Uri) -> Failure {

@@ -62,7 +62,7 @@ struct Connections {
 impl Connections {
     fn new(shared: &Shared) -> Self {
         Connections {
-            service: TowerToHyperService::new(router::router(shared.clone())),
+            service: TowerToHyperService::new(router::router().with_state(shared.clone())),
             graceful: GracefulShutdown::new(),
             slots: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             tasks: JoinSet::new(),

@@ -1,5 +1,6 @@
 //! A daemon in memory: volumes are names and bytes, long work goes on until it is let go.
 
+use crate::{Events, Jobs, router, shared::Shared};
 use api_types::{
     ApiError, ByteRange, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect,
     ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DamagedPack, ErrorCode,
@@ -7,8 +8,39 @@ use api_types::{
     Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Verdict, Volume, VolumeUsage, Work,
 };
 use parking_lot::{Condvar, Mutex};
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 use types::{Codec, Name, VolumeRef};
+
+/// The API without a connection.
+pub struct Api(axum::Router<Shared>);
+
+impl Api {
+    /// All of it; to be made once.
+    #[must_use]
+    pub fn new() -> Self {
+        Api(router::router())
+    }
+
+    /// What answers requests to this daemon, and what ends the streams among the answers.
+    pub fn of(&self, control: Arc<dyn Control>) -> (axum::Router, CancellationToken) {
+        let events = Events::new(Arc::new(env::RealClock::new()));
+        let closing = CancellationToken::new();
+        let router = self.0.clone().with_state(Shared {
+            control,
+            jobs: Jobs::new(events.clone()),
+            events,
+            closing: closing.clone(),
+        });
+        (router, closing)
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Volumes in memory. A volume of the name `panic` panics when asked for.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 use crate::{Error, Node, NodeSource, checked, child_range, fetch, overlap, slot_of, span};
 use std::{
+    collections::HashMap,
     ops::{ControlFlow, Range},
     sync::Arc,
 };
@@ -107,24 +108,41 @@ pub fn for_each_mapped<S: NodeSource + ?Sized>(
     })
 }
 
-/// How many blocks are mapped below a node of `level`, or a hole; below a node that is damaged, none that is known.
-pub(crate) fn mapped_below<S: NodeSource + ?Sized>(
-    source: &S,
-    pointer: Pointer,
-    level: u8,
-) -> Result<u64, Error<S::Error>> {
-    if pointer.is_hole() {
-        return Ok(0);
-    }
-    if level == 0 || pointer.is_lost() {
-        return Ok(span(level));
-    }
-    match fetch(source, pointer) {
-        Ok(node) => node
-            .iter()
-            .map(|below| mapped_below(source, below, level - 1))
-            .sum(),
-        Err(Error::Read { source: why, .. }) if source.is_lost(&why) => Ok(0),
-        Err(error) => Err(error),
+/// Counts what is mapped, and remembers it of every node above the leaves: in a hostile map few nodes stand
+/// for each other many times over. In a sound one that is 24 bytes for each GiB mapped, about.
+#[derive(Default)]
+pub(crate) struct Counted(HashMap<(Pointer, u8), u64>);
+
+impl Counted {
+    /// How many blocks are mapped below a node of `level`, or a hole; below a node that is damaged, none that is
+    /// known.
+    pub(crate) fn below<S: NodeSource + ?Sized>(
+        &mut self,
+        source: &S,
+        pointer: Pointer,
+        level: u8,
+    ) -> Result<u64, Error<S::Error>> {
+        if pointer.is_hole() {
+            return Ok(0);
+        }
+        if level == 0 || pointer.is_lost() {
+            return Ok(span(level));
+        }
+        if let Some(&count) = self.0.get(&(pointer, level)) {
+            return Ok(count);
+        }
+        let node = match fetch(source, pointer) {
+            Ok(node) => node,
+            Err(Error::Read { source: why, .. }) if source.is_lost(&why) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut count = 0;
+        for below in node.iter() {
+            count += self.below(source, below, level - 1)?;
+        }
+        if level > 1 {
+            self.0.insert((pointer, level), count);
+        }
+        Ok(count)
     }
 }

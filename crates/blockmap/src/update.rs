@@ -2,7 +2,7 @@
 
 use crate::{
     BLOCKS_MAX, Error, FANOUT, Node, NodeSink, NodeSource, checked, child_range, fetch, height_for,
-    overlap, scan::mapped_below, slot_of, span,
+    overlap, scan::Counted, slot_of, span,
 };
 use std::{ops::Range, sync::Arc};
 use types::{BlockIndex, Pointer, Root};
@@ -62,6 +62,7 @@ where
         sink,
         mapped: 0,
         unmapped: 0,
+        counted: Counted::default(),
     };
     let root = if root.is_empty() {
         let height = needed.max(1);
@@ -152,6 +153,7 @@ struct Updater<'a, S: ?Sized, W: ?Sized> {
     sink: &'a mut W,
     mapped: u64,
     unmapped: u64,
+    counted: Counted,
 }
 
 impl<S, W> Updater<'_, S, W>
@@ -215,7 +217,7 @@ where
             return Ok(pointer);
         }
         if changes.clears(&(base..base + span(level))) {
-            self.unmapped += mapped_below(self.source, pointer, level)?;
+            self.unmapped += self.counted.below(self.source, pointer, level)?;
             return Ok(Pointer::HOLE);
         }
         let old = self.read(pointer, level)?;

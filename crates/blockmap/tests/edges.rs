@@ -197,6 +197,26 @@ fn a_node_below_itself_leads_nowhere_far() {
     assert!(store.reads.get() < EXTENT_LEAVES_MAX as u64 + 10);
 }
 
+/// Found by fuzzing: what vanishes as a whole is counted, and one node that stands for all of a map was
+/// read 512³ times.
+#[test]
+fn zeroing_a_map_that_is_one_node_reads_it_seldom() {
+    let store = Store::default();
+    let pointer = Pointer::new(PackId(1), 0);
+    let mut node = Node::new();
+    (0..512).for_each(|slot| node.set(slot, pointer));
+    store.plant(pointer, node);
+    let root = Root { pointer, height: 4 };
+    for zeroes in [0..BLOCKS_MAX, 1..BLOCKS_MAX, 512..BLOCKS_MAX - 1] {
+        store.reads.set(0);
+        let mut sink = store.sink();
+        let cleared = zeroes.end - zeroes.start;
+        let updated = update(&store, &mut sink, root, &[zeroes], &[]).unwrap();
+        assert_eq!(updated.unmapped, cleared);
+        assert!(store.reads.get() < 10_000, "{} reads", store.reads.get());
+    }
+}
+
 #[test]
 fn self_check_knows_wrong_shapes() {
     let store = Store::default();

@@ -54,10 +54,8 @@ pub fn read(env: &Env, dir: &Path, store: StoreId) -> io::Result<Found> {
         return Ok(found);
     };
     let base = contents.clone();
-    if let Err(last) = advance(&mut contents, &steps, u64::MAX) {
-        // The step after it makes no sense, and is half done.
-        contents = base;
-        let _ = advance(&mut contents, &steps, last);
+    if !advance(&mut contents, &steps) || !contents.is_sound() {
+        contents = advance_by_one(base, &steps);
     }
     let known = steps.keys().next_back().copied();
     found.complete &= known.is_none_or(|known| known <= contents.commit);
@@ -65,17 +63,33 @@ pub fn read(env: &Env, dir: &Path, store: StoreId) -> io::Result<Found> {
     Ok(found)
 }
 
-/// Takes the steps that follow, up to commit `limit`. The error is the last commit before a step that cannot be.
-fn advance(contents: &mut Contents, steps: &BTreeMap<u64, Step>, limit: u64) -> Result<(), u64> {
-    let from = contents.commit;
-    for (&commit, step) in steps.range(from.saturating_add(1)..) {
-        let before = contents.commit;
-        if commit != before.saturating_add(1) || commit > limit {
+/// Takes the steps that follow. `false`: one of them makes no sense, and is half done.
+fn advance(contents: &mut Contents, steps: &BTreeMap<u64, Step>) -> bool {
+    following(contents, steps).all(|step| contents.apply(step).is_ok())
+}
+
+/// As [`advance`], to the last step before one that makes no sense, or leaves nothing that does.
+fn advance_by_one(mut contents: Contents, steps: &BTreeMap<u64, Step>) -> Contents {
+    for step in following(&contents, steps) {
+        let mut next = contents.clone();
+        if next.apply(step).is_err() || !next.is_sound() {
             break;
         }
-        contents.apply(step).map_err(|_| before)?;
+        contents = next;
     }
-    Ok(())
+    contents
+}
+
+/// The steps that follow without a gap.
+fn following<'a>(
+    contents: &Contents,
+    steps: &'a BTreeMap<u64, Step>,
+) -> impl Iterator<Item = &'a Step> + use<'a> {
+    let first = contents.commit.saturating_add(1);
+    let numbered = steps.range(first..).zip(first..);
+    numbered
+        .take_while(|((commit, _), expected)| *commit == expected)
+        .map(|((_, step), _)| step)
 }
 
 /// The copies in a directory, the oldest first.

@@ -216,6 +216,23 @@ fn damage_among_the_steps_leaves_a_state_that_was() {
     }
 }
 
+/// Found by fuzzing: steps under right checksums could lead to what is no catalog.
+#[test]
+fn a_step_to_what_cannot_be_is_not_taken() {
+    let sim = machine(3);
+    let copied = open(&sim.env(), &Arc::default()).unwrap();
+    copied.commit(&[volume(1, "sound")]).unwrap();
+    let mut record = copied.volume(VolumeId(1)).unwrap().unwrap();
+    record.root.height = 200;
+    copied.commit(&[Change::PutVolume(record)]).unwrap();
+    copied.commit(&[volume(2, "behind")]).unwrap();
+    drop(copied);
+    let found = read(&sim.env(), dir(), STORE).unwrap();
+    let contents = found.contents.unwrap();
+    assert!(contents.is_sound() && !found.complete);
+    assert_eq!((contents.commit, contents.volumes.len()), (1, 1));
+}
+
 #[test]
 fn a_copy_that_cannot_be_written_refuses_nothing_and_is_caught_up() {
     let sim = machine(1);

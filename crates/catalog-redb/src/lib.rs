@@ -39,5 +39,7 @@ mod fill;
 mod guard;
 mod record;
 mod tables;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use database::RedbCatalog;

@@ -76,7 +76,7 @@ pub(crate) fn snapshot_key(volume: VolumeId, id: SnapshotId) -> Vec<u8> {
     [volume.0.to_le_bytes(), id.0.to_le_bytes()].concat()
 }
 
-fn checksum(table: &str, key: &[u8], bytes: &[u8]) -> u32 {
+pub(crate) fn checksum(table: &str, key: &[u8], bytes: &[u8]) -> u32 {
     let crc = crc32c::crc32c_append(crc32c::crc32c(table.as_bytes()), key);
     crc32c::crc32c_append(crc, bytes)
 }

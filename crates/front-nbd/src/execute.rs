@@ -1,7 +1,7 @@
 //! Requests become calls of the device, and their outcomes replies.
 
 use crate::{buffer::Buffer, stats::Counters};
-use block::{BlockDevice, Durability, ErrorKind, ExtentKind};
+use block::{BlockDevice, Durability, ErrorKind, ExtentKind, check_range};
 use nbd_proto::{
     ErrorCode, PAYLOAD_LEN_MAX,
     meta::AllocationFlags,
@@ -139,6 +139,12 @@ impl Session {
         let len = request.length as usize;
         if len == 0 {
             out.push(&to.nothing_read());
+            return true;
+        }
+        // Before there is room for the answer.
+        let size = self.device.info().size;
+        if let Err(error) = check_range("read", request.offset, request.length, size) {
+            self.fail(request, failure(Command::Read, &error), out, counters);
             return true;
         }
         if now && len > INLINE_READ_MAX {

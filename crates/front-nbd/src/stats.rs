@@ -1,6 +1,6 @@
 //! Figures.
 
-use nbd_proto::request::Command;
+use nbd_proto::{PAYLOAD_LEN_MAX, request::Command};
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
@@ -100,7 +100,13 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Of lengths only those count that a request can have: others are refused, and would wrap the sums.
     pub(crate) fn request(&self, command: u16, length: u64) {
+        let length = if length > PAYLOAD_LEN_MAX.into() {
+            0
+        } else {
+            length
+        };
         let counter = self.requests.get(usize::from(command));
         counter.unwrap_or(&self.unknown).fetch_add(1, Relaxed);
         match Command::from_wire(command) {

@@ -6,12 +6,12 @@ mod common;
 
 use common::{DIR, batch, config, open};
 use env::OpenOptions;
-use format::journal::{PAGE, RecordHeader, SegmentHeader, seal};
+use format::journal::{Extent, PAGE, RecordHeader, SegmentHeader, seal};
 use journal::{Error, ErrorKind, Replayed};
 use proptest::prelude::*;
 use sim::SimEnv;
 use std::path::{Path, PathBuf};
-use types::{Epoch, JournalSeq, VolumeId};
+use types::{BlockIndex, Epoch, Generation, JournalSeq, VolumeId};
 
 const SUBMITS: u64 = 12;
 
@@ -142,6 +142,55 @@ fn records_of_another_use_of_a_segment_are_not_taken() {
         seal(&mut page);
         file.write_at(5 * PAGE as u64, &page).unwrap();
         assert_eq!(reopen(&sim).unwrap().len(), expected);
+    }
+}
+
+/// Found by fuzzing: under a right checksum a submit could go back to an older generation, or to one and an epoch
+/// after which no other can come.
+#[test]
+fn generations_that_make_no_sense_are_refused() {
+    let cases = [
+        (&[7, 8][..], 1, None),
+        (&[8, 8][..], 1, None),
+        (&[8, 7][..], 1, Some(ErrorKind::Corrupt)),
+        (&[u64::MAX][..], 1, Some(ErrorKind::Corrupt)),
+        (&[7][..], u64::MAX, Some(ErrorKind::Corrupt)),
+    ];
+    for (generations, epoch, expected) in cases {
+        let sim = written_in_one_segment(2);
+        let options = OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        };
+        let file = sim.env().files.open(&segment(1), options).unwrap();
+        let mut page = vec![0; PAGE];
+        file.read_at(0, &mut page).unwrap();
+        let header = SegmentHeader::decode(&page).unwrap();
+        let extent = |generation: &u64| Extent {
+            generation: Generation(*generation),
+            first: BlockIndex(0),
+            blocks: 0,
+            zeroed: true,
+        };
+        let extents: Vec<_> = generations.iter().map(extent).collect();
+        let record = RecordHeader {
+            salt: header.salt,
+            number: header.number,
+            seq: JournalSeq(3),
+            durable: JournalSeq(0),
+            volume: VolumeId(1),
+            epoch: Epoch(epoch),
+            first: true,
+            last: true,
+        };
+        record.encode(&extents, &mut page);
+        seal(&mut page);
+        file.write_at(5 * PAGE as u64, &page).unwrap();
+        assert_eq!(
+            reopen(&sim).err().map(|e| e.kind()),
+            expected,
+            "{generations:?}"
+        );
     }
 }
 

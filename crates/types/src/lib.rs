@@ -60,7 +60,41 @@ impl std::str::FromStr for Codec {
             "none" => Ok(Codec::None),
             "lz4" => Ok(Codec::Lz4),
             "zstd" => Ok(Codec::Zstd),
-            _ => Err(format!("unknown codec '{s}': use none, lz4 or zstd")),
+            _ => Err(format!(
+                "unknown codec '{}': use none, lz4 or zstd",
+                shorten(s)
+            )),
+        }
+    }
+}
+
+/// Hostile texts are quoted short and without control characters.
+fn shorten(s: &str) -> String {
+    s.chars()
+        .take(40)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Errors are one line for people; what they quote once was not.
+    #[test]
+    fn errors_quote_hostile_texts_in_one_short_line() {
+        let hostile = format!("a\n\u{1b}[2J{}", "x".repeat(10_000));
+        let errors = [
+            hostile.parse::<Codec>().unwrap_err(),
+            hostile.parse::<Name>().unwrap_err().to_string(),
+            size::parse_size(&hostile).unwrap_err(),
+            size::parse_size(&format!("{}P", "9".repeat(10_000))).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(
+                error.len() < 200 && !error.contains(char::is_control),
+                "{error:?}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Names of volumes and snapshots.
 
+use crate::shorten;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -39,14 +40,6 @@ impl FromStr for Name {
             Err(NameError(shorten(s)))
         }
     }
-}
-
-/// Hostile texts are quoted short and without control characters.
-fn shorten(s: &str) -> String {
-    s.chars()
-        .take(40)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
 }
 
 impl TryFrom<String> for Name {

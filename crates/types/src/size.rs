@@ -9,9 +9,11 @@ const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 /// # Errors
 /// One line that says what is wrong with the text.
 pub fn parse_size(text: &str) -> Result<u64, String> {
+    let quoted = || crate::shorten(text);
     let wrong = || {
         format!(
-            "'{text}' is not a size: write a number with an optional K, M, G, T or P (powers of 1024)"
+            "'{}' is not a size: write a number with an optional K, M, G, T or P (powers of 1024)",
+            quoted()
         )
     };
     let text_ = text.trim();
@@ -35,14 +37,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     if let Ok(whole) = number.parse::<u64>() {
         let scaled = u128::from(whole) << shift;
-        return u64::try_from(scaled).map_err(|_| format!("'{text}' is too large"));
+        return u64::try_from(scaled).map_err(|_| format!("'{}' is too large", quoted()));
     }
     let fraction: f64 = number.parse().map_err(|_| wrong())?;
     let bytes = fraction * (1u64 << shift) as f64;
     if bytes < u64::MAX as f64 {
         Ok(bytes.round() as u64)
     } else {
-        Err(format!("'{text}' is too large"))
+        Err(format!("'{}' is too large", quoted()))
     }
 }
 

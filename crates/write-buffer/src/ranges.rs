@@ -2,7 +2,7 @@
 
 use crate::{
     NewBlock, Place,
-    recover::checksum,
+    recover::{checksum, is_number},
     slots::{Kind, Slot},
 };
 use std::sync::{
@@ -81,7 +81,7 @@ pub(crate) struct Range {
 pub(crate) fn read_page(page: &[AtomicU64]) -> impl Iterator<Item = Range> + '_ {
     page.chunks_exact(RANGE_WORDS).map_while(|words| {
         let [sequence, first, count] = [0, 1, 2].map(|n| words[n].load(Relaxed));
-        let sound = sequence != 0
+        let sound = is_number(sequence)
             && words[3].load(Relaxed) == checksum(&[sequence, first, count])
             && first.checked_add(count).is_some();
         sound.then_some(Range {

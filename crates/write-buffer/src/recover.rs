@@ -82,7 +82,7 @@ impl Entry {
             generation: Generation(generation),
             index: BlockIndex(index),
         };
-        (sequence != 0 && sum == checksum(&words[..5])).then_some(Entry {
+        (is_number(sequence) && sum == checksum(&words[..5])).then_some(Entry {
             sequence,
             kind,
             place,
@@ -124,6 +124,11 @@ impl Entry {
             })),
         }
     }
+}
+
+/// Whether this is a sequence number: none is ever so high that no other could come behind it.
+pub(crate) const fn is_number(sequence: u64) -> bool {
+    sequence != 0 && sequence < 1 << 62
 }
 
 /// Of some words, in a word.

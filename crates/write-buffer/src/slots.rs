@@ -195,6 +195,10 @@ impl Slots {
             return Ok(false);
         }
         self.region.reserve(chunk_range(chunk))?;
+        // There may be something, of a header that was not ours.
+        for number in chunk * CHUNK_SLOTS..(chunk + 1) * CHUNK_SLOTS {
+            self.entry(number)[0].store(0, Relaxed);
+        }
         header::set_chunks(self.header(), chunk + 1);
         state.chunks = chunk + 1;
         // The low ones are taken first.

@@ -222,6 +222,24 @@ fn a_store_has_its_own() {
 }
 
 /// Whatever is in the region: an entry is whole, or it is none.
+/// Found by fuzzing: where the header said nothing, what lay behind it came to life again with the first block that
+/// was written, as if it were the new daemon's.
+#[test]
+fn what_a_lost_header_left_stays_dead() {
+    let sim = SimEnv::new(9);
+    let (buffer, _) = open(&sim);
+    let held: Vec<_> = (0..3).map(|n| write(&buffer, place(1, 7, n), 1)).collect();
+    let region = sim.env().memory.open(&STORE.to_string(), 0).unwrap();
+    region.release(0..64).unwrap();
+    let (new, none) = open(&sim);
+    assert!(none.is_empty());
+    new.adopt(Epoch(5), []);
+    let one = write(&new, place(1, 7, 9), 2);
+    let (_, survivors) = open(&sim);
+    assert_eq!(contents(&survivors, 1, 7), BTreeMap::from([(9, 2)]));
+    drop((held, one));
+}
+
 #[test]
 fn garbage_is_no_panic() {
     let sim = SimEnv::new(9);

@@ -3,6 +3,7 @@
 use crate::{SIZE, client::Client, client::NONE, world, world_with};
 use front_nbd::{Config, Server};
 use nbd_proto::{
+    ErrorCode,
     reply::Style,
     request::{Command, CommandFlags},
 };
@@ -51,6 +52,22 @@ fn who_is_out_of_step_is_sent_away() {
     let flags = CommandFlags::PAYLOAD_LEN;
     client.send(Command::Trim, flags, 0, u64::MAX, &[]);
     assert!(client.was_closed());
+}
+
+/// Found by fuzzing: lengths of refused requests were counted as bytes, and two of them wrapped the sums.
+#[test]
+fn lengths_that_nobody_sends_are_not_counted() {
+    let world = world();
+    let mut client = Client::open(&world.server, "disk", Style::Extended);
+    client.read(0, 100).unwrap();
+    for _ in 0..3 {
+        client.send(Command::Read, NONE, 0, u64::MAX, &[]);
+        assert_eq!(client.answer().error, Some(ErrorCode::Overflow));
+    }
+    assert_eq!(world.server.stats().bytes_read, 100);
+    drop(client);
+    wait_for_connections(&world.server, 0);
+    assert_eq!(world.server.stats().bytes_read, 100);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Follows the records of the needed segments, and puts submits together.
 
-use super::Headed;
+use super::{Headed, NUMBER_LIMIT};
 use crate::{Batch, Replayed, error::Error, state::Pins, supply::SegmentFile};
 use env::AlignedBuf;
 use format::journal::{Extent, PAGE, Record, Unverified};
@@ -167,7 +167,9 @@ impl Submits<'_> {
         if (open.volume, open.epoch) != (header.volume, header.epoch) {
             return Err("recovery: a submit's records are of several volumes");
         }
-        append(&mut open.batches, record);
+        if !append(&mut open.batches, record) || header.epoch.0 >= NUMBER_LIMIT {
+            return Err("recovery: a submit's generations or its epoch make no sense");
+        }
         if header.last {
             self.end = header.seq.next();
             return Ok(self.complete(open, header.seq));
@@ -201,10 +203,15 @@ impl Submits<'_> {
     }
 }
 
-/// Adds what a record carries. A new batch begins with a new generation.
-fn append(batches: &mut Vec<Batch>, record: &Record<'_>) {
+/// Adds what a record carries. A new batch begins with a new generation; `false` if it is not a later one, or
+/// none that is ever reached.
+fn append(batches: &mut Vec<Batch>, record: &Record<'_>) -> bool {
     let mut blocks = record.blocks.iter();
     for extent in &record.extents {
+        let newest = batches.last().map(|batch| batch.generation);
+        if Some(extent.generation) < newest || extent.generation.0 >= NUMBER_LIMIT {
+            return false;
+        }
         let continues = batches.last().is_some_and(|batch| {
             batch.generation == extent.generation && (batch.blocks.is_empty() || !extent.zeroed)
         });
@@ -227,6 +234,7 @@ fn append(batches: &mut Vec<Batch>, record: &Record<'_>) {
             batch.zeroes.push((extent.first, extent.blocks));
         }
     }
+    true
 }
 
 fn indices(extent: &Extent) -> impl Iterator<Item = BlockIndex> {
