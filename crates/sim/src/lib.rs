@@ -139,7 +139,7 @@ impl SimEnv {
         self.world.lock().faults.clear();
     }
 
-    /// How many I/Os were struck by faults so far.
+    /// How many I/Os were struck by faults so far, and how many bits were flipped.
     #[must_use]
     pub fn struck(&self) -> u64 {
         self.world.lock().faults.struck
@@ -163,7 +163,10 @@ impl SimEnv {
         let mut world = self.world.lock();
         let ino = world.tree.lookup(path)?;
         match world.tree.image(ino)?.flip_bit(offset) {
-            true => Ok(()),
+            true => {
+                world.faults.struck += 1;
+                Ok(())
+            }
             false => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }

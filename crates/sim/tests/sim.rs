@@ -91,6 +91,25 @@ fn names_are_durable_after_sync_dir_and_in_order_before() {
 }
 
 #[test]
+fn a_synced_file_without_a_synced_name_may_be_gone() {
+    let there = (0..50).map(|seed| {
+        let sim = SimEnv::new(seed);
+        let env = sim.env();
+        env.files.create_dir_all(Path::new("/d")).unwrap();
+        env.files.sync_dir(Path::new("/")).unwrap();
+        create(&env, "/d/f").sync_data().unwrap();
+        // Of another directory.
+        env.files.sync_dir(Path::new("/")).unwrap();
+        sim.power_cut();
+        sim.env().files.exists(Path::new("/d/f")).unwrap()
+    });
+    assert_eq!(
+        there.collect::<BTreeSet<bool>>(),
+        BTreeSet::from([false, true])
+    );
+}
+
+#[test]
 fn a_rename_between_directories_is_never_half_done() {
     for seed in 0..50 {
         let sim = SimEnv::new(seed);

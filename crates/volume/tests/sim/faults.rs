@@ -1,15 +1,18 @@
 //! Histories on disks that fail, and on disks that lie about packs.
 
 use crate::{
-    Dice, Replay,
+    DIR, Dice, Replay,
     machine::Machine,
     model::End,
-    random::{any_op, config},
+    random::{any_op, any_request, config},
     range_from,
     verify::Damage,
 };
 use sim::{Fault, Injection};
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Lives of one machine.
 const LIVES: usize = 5;
@@ -44,18 +47,26 @@ fn lie(dice: &mut Dice) -> Injection {
     }
 }
 
-/// One life: whether it can end in order.
+/// One life: whether it can end in order. When the catalog is gone, clients go on with what they have open.
 fn live(machine: &mut Machine, dice: &mut Dice) -> bool {
+    let mut whole = true;
     for _ in 0..OPS {
-        let op = any_op(&machine.model, dice);
+        let op = match whole {
+            true => any_op(&machine.model, dice),
+            false => match any_request(&machine.model, &machine.connected(), dice) {
+                Some(op) => op,
+                None => break,
+            },
+        };
         let Err(e) = machine.apply(&op) else { continue };
         assert!(machine.sim.struck() > 0, "for no reason: {op:?}: {e:?}");
         machine.sim.heal();
-        if !machine.verify_living() {
-            return false;
+        whole = machine.verify_living() && whole;
+        if !whole && machine.damage == Damage::Packs {
+            break;
         }
     }
-    true
+    whole
 }
 
 /// Ends a life, and says how.
@@ -73,6 +84,21 @@ fn die(machine: &mut Machine, dice: &mut Dice, in_order: bool) -> End {
     end
 }
 
+/// A bit of some pack changes where it lies.
+fn rot(machine: &Machine, dice: &mut Dice) {
+    let files = machine.sim.env().files;
+    let brick = Path::new(DIR).join("brick");
+    let inside = |dir: &Path| -> Vec<PathBuf> {
+        let names = files.list(dir).unwrap();
+        names.iter().map(|name| dir.join(name)).collect()
+    };
+    let packs: Vec<PathBuf> = inside(&brick).iter().flat_map(|dir| inside(dir)).collect();
+    if let Some(pack) = dice.pick(&packs) {
+        let len = files.read_all(pack).unwrap().len() as u64;
+        let _ = machine.sim.flip_bit(pack, dice.roll(len.max(1)));
+    }
+}
+
 fn history(seed: u64, damage: Damage) {
     let mut machine = Machine::new(seed, config(seed));
     machine.damage = damage;
@@ -84,6 +110,9 @@ fn history(seed: u64, damage: Damage) {
         });
         let in_order = live(&mut machine, &mut dice);
         let end = die(&mut machine, &mut dice, in_order);
+        if damage == Damage::Packs && dice.roll(2) == 0 {
+            rot(&machine, &mut dice);
+        }
         if !machine.recover(end, &[]) {
             // Damage hides in which state a volume is.
             return;

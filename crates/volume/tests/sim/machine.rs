@@ -4,7 +4,7 @@ use crate::{
     DIR,
     blocks::Contents,
     model::{End, Model},
-    ops::{Op, Site, died},
+    ops::{Clients, Op, Site, died},
     verify::{Damage, Verifier},
 };
 use block::BlockDevice;
@@ -21,6 +21,8 @@ pub(crate) struct Machine {
     pub(crate) config: Config,
     store: Option<Store>,
     held: RefCell<Vec<(Arc<dyn BlockDevice>, Contents)>>,
+    /// Of this life, by volume.
+    clients: RefCell<Clients>,
     /// Whether this life's memory outlives the process.
     shared_memory: bool,
 }
@@ -38,6 +40,7 @@ impl Machine {
             config,
             store: None,
             held: RefCell::default(),
+            clients: RefCell::default(),
         };
         machine.open().unwrap();
         machine
@@ -65,8 +68,19 @@ impl Machine {
             sim: &self.sim,
             store: self.store.as_ref().expect("the store is open"),
             held: &self.held,
+            clients: &self.clients,
         };
         at.apply(op, &mut self.model)
+    }
+
+    fn disconnect(&self) {
+        self.held.take();
+        self.clients.take();
+    }
+
+    /// Volumes that clients have open.
+    pub(crate) fn connected(&self) -> Vec<String> {
+        self.clients.borrow().keys().cloned().collect()
     }
 
     /// The same machine once more, between two lives.
@@ -82,6 +96,7 @@ impl Machine {
             config: self.config.clone(),
             store: None,
             held: RefCell::default(),
+            clients: RefCell::default(),
             shared_memory: self.shared_memory,
         }
     }
@@ -93,7 +108,7 @@ impl Machine {
 
     /// Closes the store in order.
     pub(crate) fn close(&mut self) -> Result<(), Error> {
-        self.held.take();
+        self.disconnect();
         let closed = self.store().close();
         self.store = None;
         match self.sim.has_died() {
@@ -104,7 +119,7 @@ impl Machine {
 
     /// Ends this life: a store that is open is lost.
     pub(crate) fn crash(&mut self, end: End) {
-        self.held.take();
+        self.disconnect();
         match end {
             End::Closed => unreachable!("that is no crash"),
             End::Killed => self.sim.kill(),
@@ -143,6 +158,6 @@ impl Machine {
             store: self.store.as_ref().expect("the store is open"),
             damage: self.damage,
         };
-        verifier.living(&mut self.model)
+        verifier.living(&mut self.model, &self.clients.borrow())
     }
 }

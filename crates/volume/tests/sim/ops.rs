@@ -8,7 +8,7 @@ use crate::{
 };
 use block::BlockDevice;
 use sim::SimEnv;
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 use types::{BLOCK_SIZE, VolumeRef};
 use volume::{Create, Error, ErrorKind, Source, Store, Update};
 
@@ -43,12 +43,16 @@ pub(crate) enum Op {
     Hold(String, Option<String>),
 }
 
+/// Volumes that are open to clients, as they are until the daemon ends or the volume is taken from them.
+pub(crate) type Clients = BTreeMap<String, Arc<dyn BlockDevice>>;
+
 /// Where it is done.
 pub(crate) struct Site<'a> {
     pub(crate) sim: &'a SimEnv,
     pub(crate) store: &'a Store,
     /// What is open to read, and what must be read there.
     pub(crate) held: &'a RefCell<Vec<(Arc<dyn BlockDevice>, Contents)>>,
+    pub(crate) clients: &'a RefCell<Clients>,
 }
 
 impl Site<'_> {
@@ -81,6 +85,21 @@ impl Site<'_> {
             false => done,
             true => done.and(Err(died())),
         }
+    }
+
+    fn client(&self, volume: &str) -> Result<Arc<dyn BlockDevice>, Error> {
+        let mut clients = self.clients.borrow_mut();
+        if let Some(device) = clients.get(volume) {
+            return Ok(Arc::clone(device));
+        }
+        let device = self.store.device(&name(volume).into())?;
+        clients.insert(volume.to_owned(), Arc::clone(&device));
+        Ok(device)
+    }
+
+    /// Nobody may have it open.
+    fn disconnect(&self, volume: &str) {
+        self.clients.borrow_mut().remove(volume);
     }
 
     fn made(
@@ -124,7 +143,7 @@ impl Site<'_> {
             true => block::Durability::Durable,
             false => block::Durability::Volatile,
         };
-        let device = self.store.device(&name(volume).into())?;
+        let device = self.client(volume)?;
         let written = device.write((at * BLOCK_SIZE) as u64, &bytes_of(tags), durability);
         self.told(written.map_err(failed))?;
         match durable {
@@ -144,7 +163,7 @@ impl Site<'_> {
     ) -> Result<(), Error> {
         let history = history(model, volume);
         history.change(|c| c[at..at + count].fill(0));
-        let device = self.store.device(&name(volume).into())?;
+        let device = self.client(volume)?;
         let (offset, len) = ((at * BLOCK_SIZE) as u64, (count * BLOCK_SIZE) as u64);
         let done = match discard {
             true => device.discard(offset, len, block::Durability::Volatile),
@@ -156,7 +175,7 @@ impl Site<'_> {
     }
 
     fn flush(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
-        let device = self.store.device(&name(volume).into())?;
+        let device = self.client(volume)?;
         self.told(device.flush().map_err(failed))?;
         history(model, volume).flushed();
         Ok(())
@@ -186,6 +205,7 @@ impl Site<'_> {
     }
 
     fn rollback(&self, model: &mut Model, volume: &str, snap: &str) -> Result<(), Error> {
+        self.disconnect(volume);
         let history = history(model, volume);
         let contents = history.snapshots[snap].clone();
         history.change(|c| *c = contents);
@@ -218,6 +238,7 @@ impl Site<'_> {
     }
 
     fn resize(&self, model: &mut Model, volume: &str, blocks: usize) -> Result<(), Error> {
+        self.disconnect(volume);
         let history = history(model, volume);
         let update = Update {
             size: Some((blocks * BLOCK_SIZE) as u64),
@@ -241,6 +262,7 @@ impl Site<'_> {
     }
 
     fn remove(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
+        self.disconnect(volume);
         let id = self.store.find(&name(volume))?.id;
         model.doubt = Some(Doubt::VolumeTrashed(volume.to_owned(), id));
         self.told(self.store.remove_volume(&name(volume)))?;

@@ -72,6 +72,20 @@ fn maybe_op(model: &Model, dice: &mut Dice) -> Option<Op> {
     })
 }
 
+/// Something that clients of these volumes can do, if there are any.
+pub(crate) fn any_request(model: &Model, volumes: &[String], dice: &mut Dice) -> Option<Op> {
+    let volume = dice.pick(volumes)?.clone();
+    let (at, count) = some_range(dice, model.volumes[&volume].blocks());
+    Some(match dice.roll(3) {
+        0 => Op::Flush(volume),
+        1 => Op::Zero(volume, at, count),
+        _ => {
+            let tags = (0..count).map(|_| dice.roll(TAGS) as u32).collect();
+            Op::Write(volume, at, tags, dice.roll(4) == 0)
+        }
+    })
+}
+
 fn from_trash(model: &Model, dice: &mut Dice) -> Option<Op> {
     let names: Vec<&String> = model.trash.values().map(|(name, _)| name).collect();
     let volume = (*dice.pick(&names)?).clone();

@@ -4,7 +4,9 @@ use crate::{
     blocks::{Contents, tag_of},
     model::{Doubt, End, History, Model},
     name,
+    ops::Clients,
 };
+use block::BlockDevice;
 use gc::{CheckOptions, Verdict};
 use std::sync::LazyLock;
 use types::{BLOCK_SIZE, VolumeId, VolumeRef};
@@ -60,22 +62,32 @@ impl Verifier<'_> {
         known
     }
 
-    /// A store that goes on after an operation failed; false if it does not, since its catalog wants to be
-    /// opened anew.
-    pub(crate) fn living(&self, model: &mut Model) -> bool {
-        if self.store.catalog().volumes().is_err() {
-            return false;
+    /// A store that goes on after an operation failed. Only for its clients, if that is false: the catalog wants
+    /// to be opened anew, or damage hides what was done.
+    pub(crate) fn living(&self, model: &mut Model, clients: &Clients) -> bool {
+        let catalog = self.store.catalog().volumes().is_ok();
+        if catalog {
+            self.decide(model);
         }
-        self.decide(model);
+        let mut known = catalog;
         for (volume, history) in &mut model.volumes {
-            let read = self.read(&name(volume).into());
-            let agreeing = agreeing(history.allowed_now(), &read);
-            let Some(state) = agreeing.first().cloned() else {
-                panic!("'{volume}' is neither as before the operation that failed, nor as after");
+            let r = name(volume).into();
+            let read = match clients.get(volume) {
+                Some(device) => self.read_device(&r, &**device),
+                None if catalog => self.read(&r),
+                None => continue,
             };
-            history.seen(state);
+            let mut agreeing = agreeing(history.allowed_now(), &read);
+            agreeing.dedup();
+            match &agreeing[..] {
+                [] => panic!(
+                    "'{volume}' is neither as before the operation that failed, nor as after"
+                ),
+                [state] => history.seen(state.clone()),
+                _ => known = false,
+            }
         }
-        true
+        known
     }
 
     /// Whether what was not answered was done.
@@ -147,15 +159,18 @@ impl Verifier<'_> {
     }
 
     fn read(&self, r: &VolumeRef) -> Read {
+        match self.store.device(r) {
+            Ok(device) => self.read_device(r, &*device),
+            // To have a root it must be destaged, and that needs nodes.
+            Err(_) if self.damage == Damage::Packs => Vec::new(),
+            Err(e) => panic!("{r}: {e:?}"),
+        }
+    }
+
+    fn read_device(&self, r: &VolumeRef, device: &dyn BlockDevice) -> Read {
         let blocks = |bytes: &[u8]| -> Read {
             let tag = |block| Some(tag_of(block).unwrap_or_else(|| panic!("{r}: a mixture")));
             bytes.chunks(BLOCK_SIZE).map(tag).collect()
-        };
-        let device = match self.store.device(r) {
-            Ok(device) => device,
-            // To have a root it must be destaged, and that needs nodes.
-            Err(_) if self.damage == Damage::Packs => return Vec::new(),
-            Err(e) => panic!("{r}: {e:?}"),
         };
         let mut bytes = vec![0xee; device.info().size as usize];
         match device.read(0, &mut bytes) {
