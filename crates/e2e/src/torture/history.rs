@@ -159,15 +159,16 @@ impl History {
         self.flushed
     }
 
-    /// The volume was found to have this state, which [`verify`](Self::verify) approved. Nothing that was answered is
-    /// missing; of what was under way it has what it shows. That does not make it durable.
-    pub fn observed(&mut self, state: &[Content]) {
+    /// The volume was found to have this state, which [`verify`](Self::verify) approved, from the same tick on: what it does
+    /// not show will not come back. That does not make it durable.
+    pub fn observed(&mut self, state: &[Content], from: Tick) {
         let now = self.tick();
         for (versions, &content) in self.blocks.iter_mut().zip(state) {
-            let oldest = least(versions, Tick::MAX, true);
+            let oldest = least(versions, from, true);
+            // If it was written more than once, no harm is done by taking it for the newest.
             let shown = versions[oldest..]
                 .iter()
-                .position(|version| version.content == content);
+                .rposition(|version| version.content == content);
             versions.truncate(oldest + shown.unwrap_or_default() + 1);
             if let Some(version) = versions.last_mut() {
                 version.answered.get_or_insert(now);
@@ -362,7 +363,7 @@ mod tests {
         write(&mut h, 0, own(1));
         h.sending(0, &[own(2)]);
         h.sending(1, &[own(3)]);
-        h.observed(&[own(2), Content::Zero]);
+        h.observed(&[own(2), Content::Zero], Tick::MAX);
         let all = Cut {
             from: Tick::MAX,
             until: Tick::MAX,

@@ -20,8 +20,6 @@ pub mod tally;
 mod world;
 pub mod writer;
 
-pub use world::Survives;
-
 use crate::{cleanup::Scratch, daemon::Daemon, process::tail, stopwatch::Stopwatch};
 use anyhow::{Context, Result, ensure};
 use content::Content;
@@ -41,6 +39,15 @@ use std::{
 use tally::Tally;
 use world::{Lately, Looker, Place, Volume, World};
 use writer::{Disk, Writer};
+
+/// What outlives a kill of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// What was flushed: there is no write buffer in shared memory.
+    Flushed,
+    /// Nothing that was answered is lost, but for power cuts and daemons that are told not to share memory.
+    Answered,
+}
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -68,7 +75,6 @@ struct Stage<'a> {
     daemon: &'a Daemon,
     dying: AtomicBool,
     may_be_full: bool,
-    survives: Survives,
     tally: &'a Tally,
 }
 
@@ -87,7 +93,6 @@ impl Stage<'_> {
     fn looker(&self) -> Looker<'_> {
         Looker {
             daemon: self.daemon,
-            survives: self.survives,
             tally: self.tally,
         }
     }
@@ -139,6 +144,8 @@ struct Run<'a> {
     daemon: Daemon,
     world: World,
     next: u32,
+    /// Whether the daemon has its write buffer in shared memory.
+    shared: bool,
     tally: Tally,
 }
 
@@ -148,7 +155,7 @@ impl<'a> Run<'a> {
         let scratch = Scratch::temporary()?;
         let config = scratch.path().join("holdfast.toml");
         let mut rng = Rng::with_seed(plan.seed);
-        configure(&config, &mut rng, plan)?;
+        let shared = configure(&config, &mut rng, plan)?;
         let arguments = [
             "--config",
             config.to_str().context("a path that is no text")?,
@@ -179,6 +186,7 @@ impl<'a> Run<'a> {
             daemon,
             world,
             next: plan.volumes,
+            shared,
             tally,
         })
     }
@@ -188,7 +196,7 @@ impl<'a> Run<'a> {
             self.round()?;
             self.restart()?;
             let rng = &mut self.rng;
-            let looker = looker(&self.daemon, self.plan, &self.tally);
+            let looker = looker(&self.daemon, &self.tally);
             self.world.reconcile(&looker)?;
             let new = |shot: &world::Shot| matches!(shot.image, world::Image::Within(..));
             self.world
@@ -197,7 +205,7 @@ impl<'a> Run<'a> {
                 say(&format!("{} so far", self.tally));
             }
         }
-        let looker = looker(&self.daemon, self.plan, &self.tally);
+        let looker = looker(&self.daemon, &self.tally);
         self.world.verify(&looker, |_| true)?;
         self.daemon.ok(&["check"])?;
         self.daemon.ok(&["store", "collect"])?;
@@ -214,7 +222,6 @@ impl<'a> Run<'a> {
             daemon: &self.daemon,
             dying: AtomicBool::new(false),
             may_be_full: self.plan.space_mib.is_some(),
-            survives: self.plan.survives,
             tally: &self.tally,
         };
         let bases = self.world.volumes.iter().take(self.plan.volumes as usize);
@@ -262,6 +269,9 @@ impl<'a> Run<'a> {
             self.world.ended(Lately::Stopped);
         } else {
             self.killed();
+            if !self.shared {
+                self.world.buffer_lost(Lately::PowerCut);
+            }
         }
         Ok(())
     }
@@ -269,44 +279,48 @@ impl<'a> Run<'a> {
     /// The daemon was killed; now and then that was because the power went.
     fn killed(&mut self) {
         self.tally.kills.add(1);
+        self.world.ended(Lately::Killed);
         if self.rng.u32(0..4) == 0 {
             self.daemon.cut_power();
             self.tally.power_cuts.add(1);
-            self.world.ended(Lately::PowerCut);
-        } else {
-            self.world.ended(Lately::Killed);
+            self.world.buffer_lost(Lately::PowerCut);
         }
     }
 
     /// Starts the daemon; now and then it is killed while it is starting.
     fn restart(&mut self) -> Result<()> {
-        configure(
-            &self.daemon.directory().join("holdfast.toml"),
-            &mut self.rng,
-            self.plan,
-        )?;
+        self.configure()?;
         while self.rng.u32(0..5) == 0 {
+            if !self.shared {
+                // It makes a buffer void at some moment of its start.
+                self.world.buffer_lost(Lately::Unsure);
+            }
             self.daemon.spawn()?;
             std::thread::sleep(duration(&mut self.rng, Duration::from_millis(500)));
             self.daemon.kill();
             self.tally.kills_at_start.add(1);
             self.killed();
+            self.configure()?;
+        }
+        if !self.shared {
+            self.world.buffer_lost(Lately::PowerCut);
         }
         let watch = Stopwatch::start();
         self.daemon.start()?;
-        self.tally
-            .restart_ms_max
-            .max(watch.elapsed().as_millis() as u64);
+        let took = watch.elapsed().as_millis() as u64;
+        self.tally.restart_ms_max.max(took);
+        Ok(())
+    }
+
+    fn configure(&mut self) -> Result<()> {
+        let path = self.daemon.directory().join("holdfast.toml");
+        self.shared = configure(&path, &mut self.rng, self.plan)?;
         Ok(())
     }
 }
 
-fn looker<'a>(daemon: &'a Daemon, plan: &Plan, tally: &'a Tally) -> Looker<'a> {
-    Looker {
-        daemon,
-        survives: plan.survives,
-        tally,
-    }
+fn looker<'a>(daemon: &'a Daemon, tally: &'a Tally) -> Looker<'a> {
+    Looker { daemon, tally }
 }
 
 /// Short times are as likely as long ones: in a decade as in the next.
@@ -314,8 +328,9 @@ fn duration(rng: &mut Rng, longest: Duration) -> Duration {
     longest.mul_f64(10_f64.powf(-2.5 * rng.f64()))
 }
 
-/// Budgets so small that destaging, recycled journals and slowed writers are everyday, another time ample.
-fn configure(path: &Path, rng: &mut Rng, plan: &Plan) -> Result<()> {
+/// Budgets so small that destaging, recycled journals and slowed writers are everyday, another time ample. Says
+/// whether memory is shared.
+fn configure(path: &Path, rng: &mut Rng, plan: &Plan) -> Result<bool> {
     let one = |rng: &mut Rng, all: &[&'static str]| all[rng.usize(0..all.len())];
     let dirty = one(rng, &["16M", "16M", "64M"]);
     let journal = one(rng, &["16M", "64M", "256M"]);
@@ -324,10 +339,11 @@ fn configure(path: &Path, rng: &mut Rng, plan: &Plan) -> Result<()> {
         Some(_) => ("16M", "16M", "8M"),
     };
     let cache = one(rng, &["32M", "128M"]);
-    let shared = plan.survives == Survives::Answered;
+    let shared = plan.survives == Survives::Answered && rng.u32(0..6) > 0;
     let text = format!(
         "[memory]\ndirty = '{dirty}'\ncache = '{cache}'\nindex = '16M'\nshared = {shared}\n\
          [disk]\njournal = '{journal}'\nreserve = '{reserve}'\n"
     );
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(shared)
 }

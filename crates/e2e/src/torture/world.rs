@@ -14,15 +14,6 @@ use std::{
     sync::Arc,
 };
 
-/// What dies with the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survives {
-    /// Everything but what was flushed may be lost.
-    Flushed,
-    /// Nothing that was answered is lost.
-    Answered,
-}
-
 /// What is known of contents.
 pub(super) enum Image {
     /// They are these.
@@ -71,7 +62,10 @@ pub(super) enum Lately {
     Stopped,
     /// The daemon was killed.
     Killed,
-    /// The daemon was killed and its write buffer is gone: what it holds is durable.
+    /// The daemon was killed, and then a daemon was killed at its start that had no eyes for the write buffer: that may
+    /// be lost or not.
+    Unsure,
+    /// The daemon was killed and its write buffer is lost: what it holds is durable.
     PowerCut,
 }
 
@@ -111,15 +105,12 @@ impl Volume {
     /// Reads and compares all of it. What is durable is what it is from now on.
     pub(super) fn verify(&mut self, looker: &Looker<'_>) -> Result<()> {
         let state = looker.read(self.name())?;
-        let lost = match (self.lately, looker.survives) {
-            (Lately::Killed, Survives::Flushed) | (Lately::PowerCut, _) => true,
-            (Lately::Used | Lately::Stopped | Lately::Killed, _) => false,
+        let from = match self.lately {
+            Lately::Used | Lately::Stopped | Lately::Killed => Tick::MAX,
+            Lately::Unsure | Lately::PowerCut => self.disk.history().flushed_at(),
         };
         let cut = Cut {
-            from: match lost {
-                true => self.disk.history().flushed_at(),
-                false => Tick::MAX,
-            },
+            from,
             until: Tick::MAX,
             durable: true,
         };
@@ -134,10 +125,12 @@ impl Volume {
                 )
             })?;
         }
-        if lost || is_instead || self.lately == Lately::Stopped {
-            self.disk.settle(&state);
-        } else if self.lately == Lately::Killed {
-            self.disk.history().observed(&state);
+        match self.lately {
+            Lately::Used if !is_instead => {}
+            Lately::Killed | Lately::Unsure if !is_instead => {
+                self.disk.history().observed(&state, from);
+            }
+            _ => self.disk.settle(&state),
         }
         self.lately = Lately::Used;
         Ok(())
@@ -158,7 +151,6 @@ impl Volume {
 /// Reads what is there.
 pub(super) struct Looker<'a> {
     pub(super) daemon: &'a Daemon,
-    pub(super) survives: Survives,
     pub(super) tally: &'a Tally,
 }
 
@@ -187,6 +179,15 @@ impl World {
     pub(super) fn ended(&mut self, how: Lately) {
         for volume in &mut self.volumes {
             volume.lately = volume.lately.max(how);
+        }
+    }
+
+    /// The write buffer of the daemon that was killed is lost, or perhaps it is.
+    pub(super) fn buffer_lost(&mut self, how: Lately) {
+        for volume in &mut self.volumes {
+            if volume.lately >= Lately::Killed {
+                volume.lately = volume.lately.max(how);
+            }
         }
     }
 
