@@ -104,7 +104,8 @@ impl Task for Job {
 }
 
 impl Work {
-    fn run(self, connection: &Connection, request: &Request, out: &mut Buffer) {
+    /// Does it and appends the reply, waiting as long as that takes.
+    pub(crate) fn run(self, connection: &Connection, request: &Request, out: &mut Buffer) {
         let Some(session) = connection.session.get() else {
             unreachable!("requests come after the handshake")
         };

@@ -8,7 +8,7 @@ use nbd_proto::{
     reply::{ReplyFlags, Style, To},
     request::{Command, CommandFlags, Request},
 };
-use std::sync::Arc;
+use std::{io, ops::Range, sync::Arc};
 
 /// What the handshake agreed on.
 #[derive(Clone)]
@@ -162,9 +162,7 @@ impl Session {
             Ok(true) => {
                 let whole = to.data_head(ReplyFlags::DONE, request.offset, len as u32);
                 head.copy_from_slice(&whole);
-                let divisible =
-                    self.style != Style::Simple && !request.flags.contains(CommandFlags::DF);
-                if divisible && len >= HOLE_LEN_MIN {
+                if self.is_divisible(request) && len >= HOLE_LEN_MIN {
                     leave_out_holes(to, start, out);
                 }
                 true
@@ -179,6 +177,53 @@ impl Session {
                 true
             }
         }
+    }
+
+    /// Appends a part of the reply to a READ, the first one with what goes before it. `false`: it failed, and
+    /// that was the reply.
+    ///
+    /// # Errors
+    /// It failed in the middle of a reply that cannot say so: the client can only be cut off ("Simple reply
+    /// message", "Structured reply chunk message").
+    pub(crate) fn read_part(
+        &self,
+        request: &Request,
+        part: Range<u64>,
+        out: &mut Buffer,
+        counters: &Counters,
+    ) -> io::Result<bool> {
+        let (to, len) = (self.to(request), part.end - part.start);
+        let divisible = self.is_divisible(request);
+        let flags = ReplyFlags(match divisible && part.end < request.length {
+            true => 0,
+            false => ReplyFlags::DONE.0,
+        });
+        let offset = request.offset + part.start;
+        let (start, mut outcome) = (out.len(), Ok(()));
+        if part.start == 0 {
+            let size = self.device.info().size;
+            outcome = check_range("read", request.offset, request.length, size);
+        }
+        if divisible {
+            out.push(&to.data_head(flags, offset, len as u32));
+        } else if part.start == 0 {
+            out.push(&to.data_head(flags, offset, request.length as u32));
+        }
+        let data = out.grow(len as usize);
+        match outcome.and_then(|()| self.device.read(offset, data)) {
+            Ok(()) => Ok(true),
+            Err(error) if divisible || part.start == 0 => {
+                out.truncate(start);
+                self.fail(request, failure(Command::Read, &error), out, counters);
+                Ok(false)
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Whether the reply to a READ may be of several chunks.
+    fn is_divisible(&self, request: &Request) -> bool {
+        self.style != Style::Simple && !request.flags.contains(CommandFlags::DF)
     }
 
     fn block_status(&self, request: &Request, out: &mut Buffer, counters: &Counters) {
@@ -229,23 +274,29 @@ fn leave_out_holes(to: To, start: usize, out: &mut Buffer) {
     if !runs.iter().any(|run| run.hole) {
         return;
     }
-    let mut reply = Vec::new();
-    let mut at = 0;
-    for (i, run) in runs.iter().enumerate() {
-        let last = i + 1 == runs.len();
+    // In place: a hole is shorter than the zeroes that it stands for, and by more than the head that
+    // comes before the data behind it.
+    let (mut from, mut to_at, mut put) = (data_at, start, Vec::new());
+    let end = out.len();
+    for run in &runs {
+        let last = from + run.len == end;
         let flags = ReplyFlags(if last { ReplyFlags::DONE.0 } else { 0 });
-        let offset = to.offset + at as u64;
+        let offset = to.offset + (from - data_at) as u64;
+        put.clear();
         if run.hole {
-            to.put_hole(&mut reply, flags, offset, run.len as u32);
+            to.put_hole(&mut put, flags, offset, run.len as u32);
         } else {
-            reply.extend_from_slice(&to.data_head(flags, offset, run.len as u32));
-            let from = data_at + at;
-            reply.extend_from_slice(&out.as_slice()[from..from + run.len]);
+            put.extend_from_slice(&to.data_head(flags, offset, run.len as u32));
         }
-        at += run.len;
+        let bytes = out.as_mut_slice();
+        if !run.hole {
+            bytes.copy_within(from..from + run.len, to_at + put.len());
+        }
+        bytes[to_at..to_at + put.len()].copy_from_slice(&put);
+        to_at += put.len() + if run.hole { 0 } else { run.len };
+        from += run.len;
     }
-    out.truncate(start);
-    out.push(&reply);
+    out.truncate(to_at);
 }
 
 struct Run {

@@ -42,7 +42,7 @@ fn connection() -> (Arc<Outbox>, UnixStream) {
         recycler: Recycler::default(),
     });
     let socket = Socket::new(ours.into()).expect("a socket");
-    let outbox = Outbox::new(socket, commons, Duration::from_secs(3600), IN_FLIGHT);
+    let outbox = Outbox::new(socket, commons, Duration::from_secs(3600), IN_FLIGHT, 0);
     (Arc::new(outbox), client)
 }
 
@@ -77,7 +77,7 @@ fn answer(outbox: &Arc<Outbox>) {
             let outbox = Arc::clone(outbox);
             let body = move || {
                 for number in 0..REPLIES {
-                    let Ok(cost) = outbox.admit(REPLY as u64) else {
+                    let Ok(Some(cost)) = outbox.admit(REPLY as u64) else {
                         return;
                     };
                     outbox.send_reply(reply(worker * REPLIES + number), cost);
@@ -125,7 +125,7 @@ fn a_client_that_hangs_up_leaves_nobody_waiting() {
         let client = client(stream, random(8) as usize);
         answer(&outbox);
         client.join().expect("the client");
-        let all = outbox.commons().budget.try_take(IN_FLIGHT, false);
+        let all = outbox.commons().budget.try_take(IN_FLIGHT);
         assert!(all, "something is in flight for ever");
     });
 }

@@ -41,15 +41,19 @@ use std::time::Duration;
 pub struct Config {
     /// Threads for requests that wait, at most.
     pub workers: usize,
-    /// Connections at a time, at most; others are closed at once.
+    /// Connections at a time, at most; others are closed at once, unless somebody makes room.
     pub connections_max: usize,
     /// The time a client has to get through the handshake.
     pub handshake_timeout: Duration,
+    /// Where there is no room for another connection, one that has been in the handshake for so long makes it.
+    pub handshake_grace: Duration,
     /// A client that takes no byte of its replies for so long is cut off.
     pub send_timeout: Duration,
     /// Bytes of requests handed to workers, and of their replies, for one connection.
     pub in_flight_bytes_per_connection: u64,
-    /// The same for all connections together.
+    /// What of that a connection has for itself, whatever others take.
+    pub reserved_bytes_per_connection: u64,
+    /// The same for all connections together, beside what they have for themselves.
     pub in_flight_bytes: u64,
     /// What a client gets that names no export.
     pub default_export: Option<String>,
@@ -61,8 +65,10 @@ impl Default for Config {
             workers: 16,
             connections_max: 1024,
             handshake_timeout: Duration::from_secs(10),
+            handshake_grace: Duration::from_secs(1),
             send_timeout: Duration::from_secs(30),
             in_flight_bytes_per_connection: 64 << 20,
+            reserved_bytes_per_connection: 256 << 10,
             in_flight_bytes: 512 << 20,
             default_export: None,
         }

@@ -42,6 +42,7 @@ pub(crate) struct Outbox {
     commons: Arc<Commons>,
     patience: Duration,
     bytes_max: u64,
+    reserve: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -55,6 +56,7 @@ struct State {
     writer_wanted: bool,
     jobs: usize,
     job_bytes: u64,
+    reserved_bytes: u64,
     broken: bool,
     ended: bool,
 }
@@ -68,7 +70,11 @@ struct Reply {
 
 /// What a job in flight takes of the budgets. Given back by [`Outbox`] when its reply was sent.
 #[derive(Debug)]
-pub(crate) struct JobCost(u64);
+pub(crate) struct JobCost {
+    bytes: u64,
+    /// Of the connection's reserve; else of the common budget.
+    reserved: bool,
+}
 
 impl Outbox {
     pub(crate) fn new(
@@ -76,12 +82,14 @@ impl Outbox {
         commons: Arc<Commons>,
         patience: Duration,
         bytes_max: u64,
+        reserve: u64,
     ) -> Self {
         Outbox {
             socket,
             commons,
             patience,
             bytes_max,
+            reserve,
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -90,6 +98,10 @@ impl Outbox {
     /// Whether a worker has something to do for this connection, or its reply waits.
     pub(crate) fn has_jobs(&self) -> bool {
         self.state.lock().jobs > 0
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.commons.budget
     }
 
     pub(crate) fn recycler(&self) -> &Recycler {
@@ -107,39 +119,48 @@ impl Outbox {
         if state.broken || self.is_full(&state, bytes) {
             return None;
         }
-        let first = state.jobs == 0;
-        let had = self.commons.budget.try_take(bytes, first);
-        had.then(|| Self::book(&mut state, bytes))
+        self.book(&mut state, bytes)
     }
 
-    /// Waits until a job of `bytes` may be handed to a worker.
+    /// Waits until a job of `bytes` may be handed to a worker. `None`: other connections have all there is, and
+    /// nothing of this one is in flight.
     ///
     /// # Errors
     /// The connection is broken.
-    pub(crate) fn admit(&self, bytes: u64) -> io::Result<JobCost> {
+    pub(crate) fn admit(&self, bytes: u64) -> io::Result<Option<JobCost>> {
         let mut state = self.state.lock();
-        while !state.broken && self.is_full(&state, bytes) {
+        loop {
+            if state.broken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            if !self.is_full(&state, bytes)
+                && let Some(cost) = self.book(&mut state, bytes)
+            {
+                return Ok(Some(cost));
+            }
+            if state.jobs == 0 {
+                return Ok(None);
+            }
             self.changed.wait(&mut state);
         }
-        if state.broken {
-            return Err(io::ErrorKind::BrokenPipe.into());
+    }
+
+    /// Takes from the connection's reserve what fits there, else from the common budget.
+    fn book(&self, state: &mut State, bytes: u64) -> Option<JobCost> {
+        let reserved = state.reserved_bytes + bytes <= self.reserve;
+        if reserved {
+            state.reserved_bytes += bytes;
+        } else if !self.commons.budget.try_take(bytes) {
+            return None;
         }
-        let first = state.jobs == 0;
-        let cost = Self::book(&mut state, bytes);
-        drop(state);
-        self.commons.budget.take(bytes, first);
-        Ok(cost)
+        state.jobs += 1;
+        state.job_bytes += bytes;
+        Some(JobCost { bytes, reserved })
     }
 
     fn is_full(&self, state: &State, bytes: u64) -> bool {
         let too_much = state.job_bytes + bytes > self.bytes_max;
         state.jobs > 0 && (state.jobs >= JOBS_MAX || too_much)
-    }
-
-    fn book(state: &mut State, bytes: u64) -> JobCost {
-        state.jobs += 1;
-        state.job_bytes += bytes;
-        JobCost(bytes)
     }
 
     /// Sends what the reader gathered and empties it. Waits while the client is slow.
@@ -285,10 +306,14 @@ impl Outbox {
     /// Books a reply that is sent, or never will be.
     fn settle(&self, state: &mut State, reply: Reply) {
         state.queued_bytes -= reply.buffer.len();
-        if let Some(JobCost(bytes)) = reply.job {
+        if let Some(JobCost { bytes, reserved }) = reply.job {
             state.jobs -= 1;
             state.job_bytes -= bytes;
-            self.commons.budget.give(bytes);
+            if reserved {
+                state.reserved_bytes -= bytes;
+            } else {
+                self.commons.budget.give(bytes);
+            }
         }
         self.commons.recycler.give(reply.buffer);
     }

@@ -21,6 +21,8 @@ const INLINE_READ_MAX: u64 = 1 << 20;
 const INLINE_PAYLOAD_MAX: u64 = 128 << 10;
 /// Longer ones are written in pieces of this size, as they come.
 const PIECE: u64 = 1 << 20;
+/// But of this size while others have all the memory that there is.
+const PIECE_MIN: u64 = 128 << 10;
 /// After so many requests, each alone in flight, the client is taken to wait for each of its answers,
 /// and a hand-over would only cost time.
 const SOLITARY: u32 = 8;
@@ -212,7 +214,10 @@ impl<'a> Reader<'a> {
             None => {
                 // What is gathered must not wait for room in the budgets.
                 self.send()?;
-                connection.outbox.admit(bytes)?
+                match connection.outbox.admit(bytes)? {
+                    Some(cost) => cost,
+                    None => return self.do_alone(request, work),
+                }
             }
         };
         self.workers.submit(Job {
@@ -221,6 +226,27 @@ impl<'a> Reader<'a> {
             work,
             cost,
         });
+        Ok(())
+    }
+
+    /// Does a job on this thread, with the memory that it has anyway. Nothing else of the connection is in
+    /// flight, so that nobody sends anything between the parts of an answer.
+    fn do_alone(&mut self, request: &Request, work: Work) -> io::Result<()> {
+        if !matches!(work, Work::Whole(Command::Read)) {
+            work.run(self.connection, request, &mut self.gathered);
+            return Ok(());
+        }
+        let counters = &self.connection.counters;
+        let mut done = 0;
+        while done < request.length {
+            let part = done..request.length.min(done + PIECE_MIN);
+            done = part.end;
+            let out = &mut self.gathered;
+            if !self.session.read_part(request, part, out, counters)? {
+                break;
+            }
+            self.send()?;
+        }
         Ok(())
     }
 
@@ -261,10 +287,12 @@ impl<'a> Reader<'a> {
         let device = &self.session.device;
         let mut outcome = check_range("write", request.offset, request.length, device.info().size);
         self.send()?;
+        let room = Room::take(self.connection, request.length.min(PIECE));
+        self.piece = self.connection.outbox.recycler().take();
         let mut done = 0;
         while done < request.length {
             let at = request.offset.wrapping_add(done);
-            let to_boundary = PIECE - at % types::BLOCK_SIZE as u64;
+            let to_boundary = room.piece() - at % types::BLOCK_SIZE as u64;
             let len = to_boundary.min(request.length - done) as usize;
             if !self.receive_piece(len)? {
                 return Ok(Next::End);
@@ -274,6 +302,9 @@ impl<'a> Reader<'a> {
             }
             done += len as u64;
         }
+        let piece = std::mem::take(&mut self.piece);
+        self.connection.outbox.recycler().give(piece);
+        drop(room);
         if fua && outcome.is_ok() {
             self.hand_over(request, Work::Sync, 0)?;
             return Ok(Next::More);
@@ -291,6 +322,33 @@ impl<'a> Reader<'a> {
         let had = self.receiver.take(room);
         let rest = &mut room[had..];
         Ok(self.connection.outbox.socket.recv_all(rest)? == rest.len())
+    }
+}
+
+/// What the pieces of a long write take of the common budget.
+struct Room<'a> {
+    connection: &'a Connection,
+    bytes: u64,
+}
+
+impl<'a> Room<'a> {
+    /// `bytes`, or none if there are not so many.
+    fn take(connection: &'a Connection, bytes: u64) -> Self {
+        let had = connection.outbox.budget().try_take(bytes);
+        Room {
+            connection,
+            bytes: if had { bytes } else { 0 },
+        }
+    }
+
+    const fn piece(&self) -> u64 {
+        if self.bytes > 0 { PIECE } else { PIECE_MIN }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.connection.outbox.budget().give(self.bytes);
     }
 }
 

@@ -239,9 +239,25 @@ impl Shared {
             self.commons.clone(),
             self.config.send_timeout,
             self.config.in_flight_bytes_per_connection,
+            self.config.reserved_bytes_per_connection,
         );
         let mut connections = self.connections.lock();
-        let full = connections.live.len() >= self.config.connections_max;
+        let mut full = connections.live.len() >= self.config.connections_max;
+        // Who has been in the handshake for longest makes room: silent clients keep nobody out.
+        let half_open = || {
+            let live = connections.live.values();
+            let old = self
+                .env
+                .clock
+                .now()
+                .saturating_sub(self.config.handshake_grace);
+            live.filter(|c| c.session.get().is_none() && !c.is_draining() && c.since <= old)
+                .min_by_key(|c| c.id)
+        };
+        if full && let Some(oldest) = half_open() {
+            oldest.drain();
+            full = false;
+        }
         if full || connections.stopping {
             connections.past.connections_refused += 1;
             return Err(io::Error::other(if full {

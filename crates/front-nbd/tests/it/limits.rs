@@ -162,6 +162,102 @@ fn small_budgets_slow_but_do_not_stop() {
     }
 }
 
+/// The memory for requests in flight is all taken by clients that do not read their answers. Once, others then
+/// waited until these were cut off: for any request of 128 KiB or more, also if nothing else of theirs was in flight.
+#[test]
+fn who_takes_all_memory_starves_nobody() {
+    let world = world_with(Config {
+        in_flight_bytes: 4 << 20,
+        in_flight_bytes_per_connection: 4 << 20,
+        send_timeout: Duration::from_secs(3600),
+        ..Config::default()
+    });
+    world.gate.open();
+    let deaf: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Client::open(&world.server, "gate", Style::Simple);
+            for _ in 0..8 {
+                client.send(Command::Read, NONE, 2 * MIB, 900 << 10, &[]);
+            }
+            client
+        })
+        .collect();
+    let pattern: Vec<u8> = (0..9 << 20).map(|n: u32| (n >> 9) as u8).collect();
+    for style in [Style::Simple, Style::Structured, Style::Extended] {
+        let mut client = Client::open(&world.server, "gate", style);
+        client.write(NONE, 20 * MIB + 5, &pattern).unwrap();
+        client
+            .write(CommandFlags::FUA, 40 * MIB, &pattern[..100_000])
+            .unwrap();
+        assert_eq!(
+            client.read(20 * MIB + 5, 9 << 20).as_deref(),
+            Ok(&pattern[..])
+        );
+        // In parts, beside others that are in flight.
+        let mut sent: Vec<_> = (0..6)
+            .map(|i| client.send(Command::Read, NONE, (2 + i) * MIB, 200 << 10, &[]))
+            .collect();
+        sent.push(client.send(Command::Read, NONE, 30 * MIB, 8 << 20, &[]));
+        let mut got: Vec<_> = sent.iter().map(|_| client.answer().cookie).collect();
+        got.sort_unstable();
+        assert_eq!(got, sent);
+    }
+    wait_for_connections(&world.server, deaf.len());
+}
+
+/// A read in parts that fails is told where the style can tell, and else ends the connection.
+#[test]
+fn a_read_that_fails_in_its_middle_is_an_error_and_no_data() {
+    let world = world_with(Config {
+        in_flight_bytes: 0,
+        reserved_bytes_per_connection: 0,
+        ..Config::default()
+    });
+    world.gate.open();
+    for style in [Style::Structured, Style::Extended] {
+        let mut client = Client::open(&world.server, "gate", style);
+        // The last MiB of the device cannot be read.
+        client.send(Command::Read, NONE, SIZE - 3 * MIB, 3 << 20, &[]);
+        assert_eq!(client.answer().error, Some(ErrorCode::Io));
+        client.send(Command::Read, NONE, SIZE - 3 * MIB, 4 << 20, &[]);
+        assert_eq!(client.answer().error, Some(ErrorCode::Inval));
+        assert_eq!(client.read(MIB, 3 << 20), Ok(vec![0; 3 << 20]));
+        client.send(
+            Command::Read,
+            CommandFlags::DF,
+            SIZE - 3 * MIB,
+            3 << 20,
+            &[],
+        );
+        assert!(client.try_answer().is_err());
+    }
+    let mut client = Client::open(&world.server, "gate", Style::Simple);
+    client.send(Command::Read, NONE, SIZE - 3 * MIB, 3 << 20, &[]);
+    assert!(client.try_answer().is_err());
+}
+
+#[test]
+fn silent_clients_keep_nobody_out() {
+    let world = world_with(Config {
+        connections_max: 10,
+        handshake_timeout: Duration::from_secs(3600),
+        handshake_grace: Duration::ZERO,
+        ..Config::default()
+    });
+    let mut serious: Vec<_> = (0..4)
+        .map(|_| Client::open(&world.server, "disk", Style::Simple))
+        .collect();
+    let silent: Vec<_> = (0..100).map(|_| Client::connect(&world.server)).collect();
+    serious.extend((0..6).map(|_| Client::open(&world.server, "disk", Style::Structured)));
+    for client in &mut serious {
+        assert_eq!(client.read(0, 4096), Ok(vec![0; 4096]));
+    }
+    wait_for_connections(&world.server, 10);
+    assert!(silent.into_iter().all(|client| client.was_closed()));
+    let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert!(world.server.serve_stream(theirs.into()).is_err());
+}
+
 #[test]
 fn a_device_that_panics_costs_its_connections_only() {
     let world = world();
