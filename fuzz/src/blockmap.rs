@@ -314,6 +314,7 @@ impl Packs {
                 revision: 0,
                 hashes: &[],
                 live: None,
+                note: &[],
             }
             .assemble(frames)
         };

@@ -174,6 +174,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             revision,
             hashes,
             live,
+            note: &[],
         }
         .assemble(frames)
     };

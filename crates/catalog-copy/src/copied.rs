@@ -81,7 +81,7 @@ impl Copied {
             tracing::warn!(name, "a copy of the catalog is damaged, or was cut short");
         }
         if let Some(copy) = found.contents
-            && (copy.commit > contents.commit || copy.commit == contents.commit && copy != contents)
+            && (copy.commit > contents.commit || is_another(&copy, &contents))
         {
             return Err(OpenError::Stale {
                 catalog: contents.commit,
@@ -112,6 +112,11 @@ impl Copied {
         copy.take(&*self.catalog, &step());
         Ok(done)
     }
+}
+
+/// As many commits, but others. A program that did not count would have taken an epoch at least.
+fn is_another(copy: &Contents, catalog: &Contents) -> bool {
+    copy.commit == catalog.commit && copy.epoch >= catalog.epoch && copy != catalog
 }
 
 impl Copy {
@@ -151,11 +156,15 @@ impl Catalog for Copied {
         self.catalog.find(name)
     }
 
+    /// Waits for commits under way: what collection finds garbage must be garbage for the copy, too.
     fn volumes(&self) -> Result<Vec<VolumeRecord>, Error> {
+        let _copied = self.copy.lock();
         self.catalog.volumes()
     }
 
+    /// As [`volumes`](Self::volumes).
     fn snapshots(&self, volume: VolumeId) -> Result<Vec<SnapshotRecord>, Error> {
+        let _copied = self.copy.lock();
         self.catalog.snapshots(volume)
     }
 

@@ -59,7 +59,10 @@ impl Writer {
         let path = self.dir.join(layout::name(number));
         let bytes = layout::encode_contents(self.store, contents);
         let bytes = bytes.ok_or_else(|| io::Error::other("the catalog cannot be encoded"))?;
-        files.write_atomic(&path, &bytes)?;
+        files.write_atomic(&path, &bytes).inspect_err(|_| {
+            // Half a file must not take the space that is wanting.
+            let _ = files.remove(&path.with_extension("tmp"));
+        })?;
         let options = OpenOptions {
             write: true,
             ..OpenOptions::default()

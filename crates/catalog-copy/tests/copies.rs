@@ -245,6 +245,7 @@ fn a_copy_that_cannot_be_written_refuses_nothing_and_is_caught_up() {
     }
     let known = read(&sim.env(), dir(), STORE).unwrap().contents.unwrap();
     assert!(known.commit < copied.contents().unwrap().commit);
+    assert_eq!(names(&sim.env()).len(), 1, "nothing half is left");
     sim.set_space(1 << 40);
     sim.fail_next_sync();
     copied.reserve(IdKind::Volume, 1).unwrap();

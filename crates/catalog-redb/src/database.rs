@@ -102,7 +102,7 @@ impl RedbCatalog {
     /// Opens the catalog that is there, and verifies all of it.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] if it is damaged, no catalog, or of a newer format.
+    /// [`ErrorKind::Corrupt`] if it is damaged or no catalog, [`ErrorKind::NewerFormat`].
     pub fn open(env: &Env, path: &Path) -> Result<Self, Error> {
         let opened = guarded(|| open_existing(env, path)).map_err(|c| c.into_error("open"))?;
         Ok(RedbCatalog {
@@ -169,7 +169,10 @@ impl RedbCatalog {
     /// After a failure of the database: opens it again if that can help, or gives it up.
     fn recover(&self, cause: &Cause, generation: u64) -> Aftermath {
         // A record that makes no sense is no reason to refuse the others.
-        if matches!(cause, Cause::Refused(_) | Cause::Damaged(_)) {
+        if matches!(
+            cause,
+            Cause::Refused(_) | Cause::Damaged(_) | Cause::Newer(_)
+        ) {
             return Aftermath::Unharmed;
         }
         let mut slot = self.slot.write();
@@ -352,9 +355,7 @@ fn check_format(database: &Database) -> Result<(), Cause> {
     let txn = database.begin_read()?;
     let format = tables::counter(&txn.open_table(tables::COUNTERS)?, tables::FORMAT)?;
     if format > tables::FORMAT_VERSION {
-        return Err(Cause::damaged(
-            "it is of a newer format: use the program that wrote it, or a newer one",
-        ));
+        return Err(Cause::Newer("its tables are of a newer format"));
     }
     if format != tables::FORMAT_VERSION {
         return Err(Cause::damaged("it is of no known format"));

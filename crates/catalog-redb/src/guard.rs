@@ -13,6 +13,8 @@ pub(crate) enum Cause {
     Refused(ErrorKind),
     /// The file holds what we did not write.
     Damaged(&'static str),
+    /// A newer program wrote it.
+    Newer(&'static str),
     /// redb says so.
     Redb(redb::Error),
     /// redb panicked, as it does in places over a damaged file.
@@ -30,6 +32,7 @@ impl Cause {
         match self {
             Cause::Refused(kind) => *kind,
             Cause::Damaged(_) | Cause::Panicked(_) => ErrorKind::Corrupt,
+            Cause::Newer(_) => ErrorKind::NewerFormat,
             Cause::Redb(E::Io(error)) => match error.kind() {
                 // redb's word for a wrong magic number, and ours for a page beyond the end.
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
@@ -46,7 +49,7 @@ impl Cause {
         match self {
             Cause::Refused(_) => error,
             Cause::Redb(source) => error.with_source(source),
-            Cause::Damaged(_) | Cause::Panicked(_) => error.with_source(self),
+            Cause::Damaged(_) | Cause::Newer(_) | Cause::Panicked(_) => error.with_source(self),
         }
     }
 }
@@ -55,7 +58,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::Refused(kind) => write!(f, "{kind:?}"),
-            Cause::Damaged(what) => f.write_str(what),
+            Cause::Damaged(what) | Cause::Newer(what) => f.write_str(what),
             Cause::Redb(error) => error.fmt(f),
             Cause::Panicked(what) => write!(f, "the database gave up: {what}"),
         }

@@ -102,11 +102,11 @@ pub(crate) fn decode<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, Cause> {
         .split_first()
         .ok_or(Cause::damaged("a record is empty"))?;
     if version != VERSION {
-        return Err(Cause::damaged(if version > VERSION {
-            "a record is of a newer format: use the program that wrote it, or a newer one"
+        return Err(if version > VERSION {
+            Cause::Newer("a record is of a newer format")
         } else {
-            "a record is of no known format"
-        }));
+            Cause::damaged("a record is of no known format")
+        });
     }
     let (record, rest): (R, _) =
         postcard::take_from_bytes(body).map_err(|_| Cause::damaged("a record makes no sense"))?;

@@ -16,7 +16,7 @@ pub fn sealed(table: &str, key: &[u8], body: &[u8]) -> Vec<u8> {
 /// Decodes what lies under `key` of `table`, and encodes it again.
 ///
 /// # Errors
-/// [`Corrupt`](catalog::ErrorKind::Corrupt) if it is no record of that table and key.
+/// [`Corrupt`](catalog::ErrorKind::Corrupt) if it is no record of that table and key, [`NewerFormat`](catalog::ErrorKind::NewerFormat) if it is of a newer one.
 pub fn reread(table: &str, key: &[u8], bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let again = match table {
         Settings::TABLE => again::<Settings>(key, bytes),

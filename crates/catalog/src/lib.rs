@@ -264,6 +264,8 @@ pub enum ErrorKind {
     NoSpace,
     /// Stop: the catalog is damaged or of an unknown format.
     Corrupt,
+    /// Use a newer program: the catalog's format is newer.
+    NewerFormat,
     /// Stop: reading or writing failed.
     Io,
 }
@@ -310,6 +312,7 @@ impl fmt::Display for Error {
             ErrorKind::Invalid => "refers to what does not exist",
             ErrorKind::NoSpace => "no space left for the catalog",
             ErrorKind::Corrupt => "the catalog is damaged",
+            ErrorKind::NewerFormat => "the catalog has a newer format: use a newer holdfast",
             ErrorKind::Io => "input/output error",
         };
         write!(f, "catalog {}: {what}", self.operation)

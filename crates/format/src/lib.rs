@@ -8,9 +8,11 @@ pub mod frame;
 pub mod journal;
 pub mod live;
 pub mod node;
+pub mod note;
 pub mod pack;
 
 pub use node::Node;
+pub use note::RootNote;
 
 /// Bytes that are not what they should be. Whoever read them knows where they came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Packs: immutable objects of up to [`PACK_BLOCKS`] blocks in frames, and a header that says what is in them.
 //!
 //! ```text
-//!      0  fixed header, one sector        what the tables are, and their checksums
+//!      0  fixed header, one sector        what the tables are, their checksums, perhaps a root note
 //!    512  live map, slot A and slot B     see the module `live`
 //!   1536  frame table, 24 bytes a frame
 //!         hash table, 16 bytes a block    absent if no block has a hash; zero for nodes
@@ -9,8 +9,8 @@
 //!         zeroes up to a multiple of 4096: the first page can always be read whole
 //! ```
 
-use crate::{Malformed, bytes, frame, live::LiveBits, live::LiveMap, live::SLOT_OFFSETS};
-use types::{BLOCK_SIZE, BlockHash, Codec, PackId, StoreId};
+use crate::{Malformed, bytes, frame, live::LiveBits, live::LiveMap, live::SLOT_OFFSETS, note};
+use types::{BLOCK_SIZE, BlockHash, Codec, PackId, StoreId, VolumeId};
 
 /// Blocks (and nodes) in a full pack.
 pub const PACK_BLOCKS: usize = 1024;
@@ -26,7 +26,7 @@ const FIXED_LEN: usize = 512;
 const TABLES_AT: usize = 1536;
 const ENTRY_LEN: usize = 24;
 const HASH_LEN: usize = 16;
-const CRC_AT: usize = FIXED_LEN - 4;
+pub(crate) const CRC_AT: usize = FIXED_LEN - 4;
 /// More blocks in a frame than we write: [`frame::FRAME_BLOCKS`] may grow.
 const FRAME_BLOCKS_LIMIT: u8 = 16;
 
@@ -143,6 +143,8 @@ pub struct PackHeader {
     pub hashes: Option<std::ops::Range<u64>>,
     /// Where the frames are.
     pub payload: std::ops::Range<u64>,
+    /// Whose root it has a [note](crate::note) of.
+    pub noted: Option<VolumeId>,
     hashes_crc: u32,
 }
 
@@ -202,6 +204,7 @@ impl PackHeader {
             live: LiveMap::decode(bytes, pack, usize::from(fixed.blocks), fixed.revision),
             hashes: fixed.hashed.then_some(tables_end as u64..start),
             payload: start..start + u64::from(fixed.payload_len),
+            noted: note::volume(bytes),
             hashes_crc: fixed.hashes_crc,
         })
     }
@@ -229,6 +232,11 @@ impl PackHeader {
         let hashes = table.as_chunks::<HASH_LEN>().0;
         Ok(hashes.iter().copied().map(BlockHash).collect())
     }
+}
+
+/// Whether bytes begin with the sound fixed header of a pack.
+pub(crate) fn check_fixed(page: &[u8], pack: PackId, store: StoreId) -> Result<(), Malformed> {
+    decode_fixed(page, pack, store).map(|_| ())
 }
 
 fn decode_fixed(page: &[u8], pack: PackId, store: StoreId) -> Result<Fixed, Malformed> {
@@ -326,13 +334,15 @@ pub struct NewPack<'a> {
     pub hashes: &'a [BlockHash],
     /// If not all.
     pub live: Option<LiveBits>,
+    /// The bytes of a [root note](crate::note); or empty.
+    pub note: &'a [u8],
 }
 
 impl NewPack<'_> {
     /// The whole object.
     ///
     /// # Panics
-    /// If there are more than [`PACK_BLOCKS`] blocks, or hashes are there but not one for each.
+    /// If there are more than [`PACK_BLOCKS`] blocks, hashes are there but not one for each, or the note is too long.
     #[must_use]
     pub fn assemble(&self, frames: &[NewFrame]) -> Vec<u8> {
         let blocks: usize = frames.iter().map(|frame| usize::from(frame.blocks)).sum();
@@ -390,6 +400,8 @@ impl NewPack<'_> {
         bytes::put(object, 64, &hashes_crc.to_le_bytes());
         let hashed = u32::from(!self.hashes.is_empty());
         bytes::put(object, 68, &hashed.to_le_bytes());
+        assert!(self.note.len() <= note::LEN_MAX, "a note that fits");
+        bytes::put(object, note::AT, self.note);
         let crc = crc32c::crc32c(&object[..CRC_AT]);
         bytes::put(object, CRC_AT, &crc.to_le_bytes());
     }

@@ -225,6 +225,8 @@ impl Checker<'_> {
         let mut finding = Finding {
             state: match (there.is_empty(), dead) {
                 (false, 0) => State::Live,
+                // It has nothing but a root note.
+                _ if info.blocks == 0 => State::Live,
                 (false, _) => State::PartlyDead,
                 (true, _) => State::Dead,
             },

@@ -1,10 +1,12 @@
 //! Collecting: mark, plan, give up.
 
 use crate::{Action, Error, How, Marks, Plan, Roots, Thresholds, decide, mark};
-use pack::{Collection, PackStore};
+use brick::PackStat;
+use pack::{Collection, PackInfo, PackStore};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc, time::Duration};
-use types::{PackId, Progress, size::format_size};
+use types::{PackId, Progress, VolumeId, size::format_size};
 
 /// How to collect.
 #[derive(Clone, Copy, Default)]
@@ -112,6 +114,7 @@ pub fn collect(
     let marks = mark(store, &owned, progress)?;
     let plan = plan(
         store,
+        roots,
         collection.limit(),
         &marks,
         &options.thresholds,
@@ -133,6 +136,7 @@ pub fn collect(
 
 fn plan(
     store: &PackStore,
+    roots: &dyn Roots,
     limit: PackId,
     marks: &Marks,
     thresholds: &Thresholds,
@@ -150,6 +154,7 @@ fn plan(
         found.map_err(|_| missing(pack))?;
     }
     let mut plan = Plan::default();
+    let mut notes = Notes::default();
     for (done, stat) in stats.iter().enumerate() {
         progress.report(done as u64, stats.len() as u64)?;
         plan.stored_bytes += stat.stored;
@@ -160,7 +165,10 @@ fn plan(
         let live = marks.live(stat.pack);
         match store.info(stat.pack) {
             Ok(info) if live.intersection(&info.live) != live => return Err(missing(stat.pack)),
-            Ok(info) => plan.add(decide(stat, &info, &live, thresholds)),
+            Ok(info) => {
+                plan.add(decide(stat, &info, &live, thresholds));
+                notes.add(stat, &info);
+            }
             Err(error) if live.is_empty() && is_damage(&error) => {
                 tracing::warn!(%error, "not collected");
                 plan.unreadable += 1;
@@ -168,7 +176,46 @@ fn plan(
             Err(error) => return Err(Error::pack(PLANNING, error)),
         }
     }
+    notes.finish(roots, &mut plan)?;
     Ok(plan)
+}
+
+/// Packs of nothing but a root note: needed while it is the last of its volume.
+#[derive(Default)]
+struct Notes {
+    /// For each volume the last pack with a note of it, if it is one of those.
+    last: FxHashMap<VolumeId, Option<PackStat>>,
+    of_no_use: Vec<PackStat>,
+}
+
+impl Notes {
+    /// In order of the packs.
+    fn add(&mut self, stat: &PackStat, info: &PackInfo) {
+        let Some(volume) = info.noted else { return };
+        let alone = (info.blocks == 0).then_some(*stat);
+        self.of_no_use
+            .extend(self.last.insert(volume, alone).flatten());
+    }
+
+    fn finish(mut self, roots: &dyn Roots, plan: &mut Plan) -> Result<(), Error> {
+        for (volume, alone) in self.last {
+            if let Some(stat) = alone
+                && !roots.has_volume(volume)?
+            {
+                self.of_no_use.push(stat);
+            }
+        }
+        plan.actions
+            .extend(self.of_no_use.into_iter().map(|stat| Action {
+                pack: stat.pack,
+                how: How::Drop,
+                live_blocks: 0,
+                dead_blocks: 0,
+                frees_estimate: stat.stored,
+            }));
+        plan.actions.sort_unstable_by_key(|action| action.pack);
+        Ok(())
+    }
 }
 
 fn is_damage(error: &pack::Error) -> bool {

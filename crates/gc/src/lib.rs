@@ -32,7 +32,7 @@ pub use mark::{Marks, mark};
 pub use plan::{Action, How, Plan, Thresholds, decide};
 pub use repair::{Mend, Mended, repair};
 
-use types::Root;
+use types::{Root, VolumeId};
 
 /// What must stay, as the engine knows it.
 pub trait Roots {
@@ -46,6 +46,11 @@ pub trait Roots {
     /// Returns when every read that began before has ended: such a read may be of a root that was
     /// dropped before [`roots`](Self::roots) was asked.
     fn quiesce(&self);
+    /// Whether there is such a volume, in the trash or not: root notes of others are of no use.
+    ///
+    /// # Errors
+    /// Whatever keeps the engine from knowing.
+    fn has_volume(&self, id: VolumeId) -> Result<bool, Error>;
 }
 
 /// A root and whose it is.

@@ -19,6 +19,8 @@ const FRAMES_INLINE_MAX: usize = 4;
 pub(crate) struct Open {
     pub(crate) pack: PackId,
     entries: Vec<Entry>,
+    /// The bytes of a root note; or empty.
+    pub(crate) note: Vec<u8>,
 }
 
 enum Entry {
@@ -39,6 +41,7 @@ impl Open {
         Open {
             pack,
             entries: Vec::new(),
+            note: Vec::new(),
         }
     }
 
@@ -96,6 +99,7 @@ impl Open {
             revision: 0,
             hashes: if hashed { &hashes } else { &[] },
             live: None,
+            note: &self.note,
         }
         .assemble(&frames);
         Built {

@@ -6,11 +6,11 @@ use crate::{
 };
 use brick::PackStat;
 use format::{
-    Node, block_hash, frame,
+    Node, RootNote, block_hash, frame,
     pack::{FrameKind, PackHeader},
 };
 use std::{ops::Range, sync::Arc};
-use types::{BLOCK_SIZE, BlockHash, PackId, Pointer, Progress};
+use types::{BLOCK_SIZE, BlockHash, PackId, Pointer, Progress, VolumeId};
 
 /// What is in a pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct PackInfo {
     pub revision: u32,
     /// Bytes of frames.
     pub payload_bytes: u64,
+    /// Whose root it has a note of.
+    pub noted: Option<VolumeId>,
 }
 
 /// Blocks that cannot be read.
@@ -76,7 +78,21 @@ impl PackStore {
             doubtful: header.live.doubtful,
             revision: header.live.revision,
             payload_bytes: header.payload.end - header.payload.start,
+            noted: header.noted,
             frames: header.frames,
+        })
+    }
+
+    /// A pack's root note, if it has one that we know.
+    ///
+    /// # Errors
+    /// As [`info`](Self::info).
+    pub fn note(&self, pack: PackId) -> Result<Option<RootNote>, Error> {
+        let mut page = vec![0; format::pack::PAGE];
+        self.fetch(pack, 0, &mut page, true)?;
+        RootNote::decode(&page, pack, self.id).map_err(|why| {
+            let damaged = Error::damaged("reading the root note", "not a sound one");
+            damaged.with_source(why).of_pack(pack)
         })
     }
 

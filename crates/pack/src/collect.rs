@@ -162,12 +162,19 @@ impl PackStore {
                 *hash = UNHASHED;
             }
         }
+        let mut page = vec![0; PAGE];
+        self.fetch(header.pack, 0, &mut page, true)?;
+        let note = format::note::raw(&page, header.pack, self.id).map_err(|why| {
+            let damaged = Error::damaged(GIVING_UP, "not a sound header");
+            damaged.with_source(why).of_pack(header.pack)
+        })?;
         let object = NewPack {
             pack: header.pack,
             store: self.id,
             revision: header.live.revision.saturating_add(1),
             hashes: &hashes,
             live: Some(*stays),
+            note,
         }
         .assemble(&frames);
         self.brick

@@ -17,6 +17,7 @@ use types::{BLOCK_SIZE, Codec, Epoch, NoProgress, PackId, Pointer, SharedBlock, 
 mod collecting;
 #[cfg(feature = "shuttle")]
 mod interleavings;
+mod notes;
 
 const CONFIG: Config = Config {
     block_cache_bytes: 1 << 20,

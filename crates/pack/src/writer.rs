@@ -5,7 +5,7 @@ use crate::{
     build::{Built, Open, UNHASHED},
     worth_taking,
 };
-use format::{Node, block_hash, pack::PACK_BLOCKS};
+use format::{Node, RootNote, block_hash, pack::PACK_BLOCKS};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use std::{
@@ -61,6 +61,7 @@ pub struct PackWriter {
     /// Whether packs besides the open one were begun for blocks.
     many: bool,
     mine: FxHashMap<BlockHash, Pointer>,
+    note: Vec<u8>,
     stats: WriteStats,
 }
 
@@ -85,6 +86,7 @@ impl PackWriter {
             full: Vec::new(),
             many: false,
             mine: FxHashMap::default(),
+            note: Vec::new(),
             stats: WriteStats::default(),
         }
     }
@@ -141,11 +143,25 @@ impl PackWriter {
         Ok(pointer)
     }
 
+    /// What is to be known of the root that all this leads to, should the catalog be lost. It goes into the last
+    /// pack, whose nodes or data it is about, or into one of its own.
+    pub fn note(&mut self, note: &RootNote) {
+        self.note = note.encode();
+    }
+
     /// Puts what is left and makes everything durable, also what others put that this refers to.
     ///
     /// # Errors
     /// As [`write_blocks`](Self::write_blocks).
     pub fn finish(mut self) -> Result<Written, Error> {
+        let note = std::mem::take(&mut self.note);
+        if !note.is_empty() {
+            if self.nodes.is_none() && self.data.is_none() {
+                self.nodes = Some(Open::new(self.take_id()?));
+            }
+            let last = self.nodes.as_mut().or(self.data.as_mut());
+            last.expect("opened just now").note = note;
+        }
         let left = [self.data.take(), self.nodes.take()];
         self.full.extend(left.into_iter().flatten());
         self.put_full()?;

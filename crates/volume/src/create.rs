@@ -105,7 +105,8 @@ impl Store {
             codec: create.codec.unwrap_or(base.codec),
             read_only: create.read_only,
         };
-        self.insert(create.name.clone(), size, properties, rooted, origin)
+        let record = self.new_record(create.name.clone(), size, properties, rooted, origin)?;
+        self.insert(record)
     }
 
     /// Refuses a name that a volume has.
@@ -117,8 +118,8 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a new volume into the catalog. The caller holds `roots`.
-    pub(crate) fn insert(
+    /// The record of a new volume, which is not in the catalog yet.
+    pub(crate) fn new_record(
         &self,
         name: Name,
         size: u64,
@@ -127,7 +128,7 @@ impl Store {
         origin: Option<String>,
     ) -> Result<VolumeRecord, Error> {
         check_size(size)?;
-        let mut record = VolumeRecord {
+        Ok(VolumeRecord {
             id: VolumeId(self.shared.catalog.reserve(IdKind::Volume, 1)?.start),
             version: 0,
             name,
@@ -140,7 +141,11 @@ impl Store {
             created_ms: self.shared.now_ms(),
             origin,
             trashed: None,
-        };
+        })
+    }
+
+    /// Puts a new volume into the catalog. The caller holds `roots`.
+    pub(crate) fn insert(&self, mut record: VolumeRecord) -> Result<VolumeRecord, Error> {
         self.shared
             .catalog
             .commit(&[Change::PutVolume(record.clone())])

@@ -6,7 +6,8 @@ use crate::{
     nodes::{Nodes, Sink},
     volume::{Committed, Rooted, Volume, Wanted},
 };
-use catalog::Change;
+use catalog::{Change, VolumeRecord};
+use format::RootNote;
 use std::{ops::Range, sync::Arc};
 use types::{BlockIndex, Generation, Pointer, SharedBlock, is_zero_block};
 
@@ -90,17 +91,8 @@ impl Volume {
 
     /// Packs, then the changed nodes of the block map, then a sync of the brick.
     fn write_layer(&self, layer: &Layer) -> Result<Destaged, Error> {
-        let (properties, from) = {
-            let committed = self.record.lock();
-            let record = &committed.record;
-            (
-                record.properties,
-                Rooted {
-                    root: record.root,
-                    mapped_blocks: record.mapped_blocks,
-                },
-            )
-        };
+        let mut record = self.record.lock().record.clone();
+        let properties = record.properties;
         let mut writer = self.shared.packs.writer(properties.codec, properties.dedup);
         let sorted = layer.sorted();
         let (zero, stored): (Vec<_>, Vec<_>) = sorted
@@ -120,15 +112,22 @@ impl Volume {
         writes.sort_unstable_by_key(|&(index, _)| index);
         let zeroes: Vec<Range<u64>> = layer.zeroes().iter().collect();
         let nodes = Nodes(&self.shared.packs);
-        let updated =
-            blockmap::update(&nodes, &mut Sink(&mut writer), from.root, &zeroes, &writes)?;
+        let updated = blockmap::update(
+            &nodes,
+            &mut Sink(&mut writer),
+            record.root,
+            &zeroes,
+            &writes,
+        )?;
+        (record.root, record.destaged) = (updated.root, layer.number);
         // What a damaged node mapped is not known, nor what of it is counted.
-        let mapped_blocks = from.mapped_blocks + updated.mapped;
-        let mapped_blocks = mapped_blocks.saturating_sub(updated.unmapped);
+        let mapped_blocks = record.mapped_blocks + updated.mapped;
+        record.mapped_blocks = mapped_blocks.saturating_sub(updated.unmapped);
+        writer.note(&note_of(&record));
         Ok(Destaged {
             rooted: Rooted {
-                root: updated.root,
-                mapped_blocks,
+                root: record.root,
+                mapped_blocks: record.mapped_blocks,
             },
             hot: pointers.into_iter().zip(blocks).collect(),
             written: writer.finish()?,
@@ -182,6 +181,22 @@ impl Volume {
         // A large map is freed after the locks are.
         drop(old);
         Ok(())
+    }
+}
+
+/// What a pack says of a root, for the day on which the catalog is lost.
+pub(crate) fn note_of(record: &VolumeRecord) -> RootNote {
+    RootNote {
+        volume: record.id,
+        name: record.name.clone(),
+        epoch: record.epoch,
+        generation: record.destaged,
+        root: record.root,
+        size: record.size,
+        mapped_blocks: record.mapped_blocks,
+        dedup: record.properties.dedup,
+        codec: record.properties.codec,
+        read_only: record.properties.read_only,
     }
 }
 

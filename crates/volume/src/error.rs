@@ -113,6 +113,7 @@ impl From<catalog::Error> for Error {
             catalog::ErrorKind::Invalid => ErrorKind::Invalid,
             catalog::ErrorKind::NoSpace => ErrorKind::NoSpace,
             catalog::ErrorKind::Corrupt => ErrorKind::Damaged,
+            catalog::ErrorKind::NewerFormat => ErrorKind::NewerFormat,
             catalog::ErrorKind::StaleEpoch => ErrorKind::Closed,
             catalog::ErrorKind::Io => ErrorKind::Io,
         };

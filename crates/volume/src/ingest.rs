@@ -1,6 +1,7 @@
 //! A new volume from data that is all there: straight into packs, around head and journal.
 
 use crate::{
+    destage::note_of,
     error::Error,
     nodes::{Nodes, Sink},
     store::Store,
@@ -76,20 +77,26 @@ impl Ingest<'_> {
         self.writes
             .extend(stored().map(|&(index, _)| index).zip(pointers));
         if self.writes.len() >= BLOCKS_PER_UPDATE {
-            self.update()
+            self.update()?;
+            self.next_writer()
         } else {
             Ok(())
         }
     }
 
     fn update(&mut self) -> Result<(), Error> {
-        let shared = &self.store.shared;
         let writes = std::mem::take(&mut self.writes);
-        let nodes = Nodes(&shared.packs);
+        let nodes = Nodes(&self.store.shared.packs);
         let mut sink = Sink(&mut self.writer);
         let updated = blockmap::update(&nodes, &mut sink, self.rooted.root, &[], &writes)?;
         self.rooted.root = updated.root;
         self.rooted.mapped_blocks += updated.mapped - updated.unmapped;
+        Ok(())
+    }
+
+    /// Makes what was written so far durable.
+    fn next_writer(&mut self) -> Result<(), Error> {
+        let shared = &self.store.shared;
         let fresh = shared
             .packs
             .writer(self.properties.codec, self.properties.dedup);
@@ -105,17 +112,15 @@ impl Ingest<'_> {
     /// As [`Store::create_volume`].
     pub fn finish(mut self, size: u64) -> Result<VolumeRecord, Error> {
         self.update()?;
+        let (name, properties) = (self.name.clone(), self.properties);
+        let record = self
+            .store
+            .new_record(name, size, properties, self.rooted, None)?;
+        self.writer.note(&note_of(&record));
+        self.next_writer()?;
         let _roots = self.store.shared.roots.read();
-        let Ingest {
-            store,
-            name,
-            properties,
-            rooted,
-            written,
-            ..
-        } = self;
-        let record = store.insert(name, size, properties, rooted, None);
-        drop(written);
-        record
+        let inserted = self.store.insert(record);
+        drop(self.written);
+        inserted
     }
 }

@@ -30,8 +30,9 @@ impl Store {
         let mut record = committed.record.clone();
         let mut state = volume.state.write();
         state.check_open()?;
-        // The journal's records of everything up to now become old with the same commit.
-        let last = state.head.number;
+        // The journal's records of everything up to now become old with the same commit. A generation is left out,
+        // so that later ones are not taken for what follows on a root of before, should the catalog be lost.
+        let last = state.head.number.next();
         (record.root, record.mapped_blocks, record.size) =
             (rooted.root, rooted.mapped_blocks, size);
         record.destaged = last;

@@ -8,6 +8,7 @@ use crate::{
     gate::Gate,
     health::Ailments,
     manifest::{FORMAT_VERSION, Manifest},
+    rebuild,
     recover::Recovered,
     store::{RootPins, Shared, Store},
     work::{self, WorkQueue},
@@ -15,7 +16,7 @@ use crate::{
 use brick_local::LocalBrick;
 use catalog::{Catalog, Change, IdKind, Properties, Settings};
 use catalog_redb::RedbCatalog;
-use env::{Env, LockError, Watch};
+use env::{Env, Lock, LockError, Watch};
 use pack::PackStore;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use sync::{Mutex, RwLock};
@@ -34,7 +35,7 @@ pub struct InitOptions {
     pub trash_keep_s: Option<u64>,
 }
 
-fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
+pub(crate) fn io(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |e| {
         let kind = match e.kind() {
             std::io::ErrorKind::StorageFull => ErrorKind::NoSpace,
@@ -125,18 +126,8 @@ impl Store {
             ..env.clone()
         };
         let manifest = read_manifest(env, dir)?;
-        let lock = env.files.lock(&dir.join("lock")).map_err(|e| match e {
-            LockError::Held(pid) => {
-                let message = format!(
-                    "{} is in use by process {pid}; stop it, or talk to it through its socket",
-                    dir.display()
-                );
-                Error::new(ErrorKind::InUse, message)
-            }
-            LockError::Io(e) => io("cannot lock the store")(e),
-        })?;
-        let catalog: Arc<dyn Catalog> =
-            Arc::new(RedbCatalog::open(env, &dir.join("catalog.redb"))?);
+        let lock = lock_store(env, dir)?;
+        let catalog = rebuild::open_catalog(env, dir, manifest.id)?;
         let ballast = Ballast::new(env, dir, config.reserve_bytes);
         let epoch = ballast.or_without(|| Ok(catalog.next_store_epoch()?))?;
         let brick: Arc<dyn brick::Brick> =
@@ -216,7 +207,21 @@ fn parents_to_sync<'a>(env: &Env, dir: &'a Path) -> Result<Vec<&'a Path>, Error>
     Ok(parents)
 }
 
-fn read_manifest(env: &Env, dir: &Path) -> Result<Manifest, Error> {
+/// Nobody else has the store open while this lives.
+pub(crate) fn lock_store(env: &Env, dir: &Path) -> Result<Box<dyn Lock>, Error> {
+    env.files.lock(&dir.join("lock")).map_err(|e| match e {
+        LockError::Held(pid) => {
+            let message = format!(
+                "{} is in use by process {pid}; stop it, or talk to it through its socket",
+                dir.display()
+            );
+            Error::new(ErrorKind::InUse, message)
+        }
+        LockError::Io(e) => io("cannot lock the store")(e),
+    })
+}
+
+pub(crate) fn read_manifest(env: &Env, dir: &Path) -> Result<Manifest, Error> {
     let path = dir.join("store.toml");
     let exists = env
         .files
@@ -279,7 +284,7 @@ fn open_buffer(
     Ok((WriteBuffer::on_heap(), Vec::new()))
 }
 
-fn journal_config(config: &Config) -> journal::Config {
+pub(crate) fn journal_config(config: &Config) -> journal::Config {
     let segment_bytes = (config.journal_bytes / 16).clamp(1 << 20, 32 << 20);
     journal::Config {
         segment_bytes,

@@ -361,6 +361,14 @@ impl gc::Roots for Store {
     fn quiesce(&self) {
         self.shared.gate.quiesce();
     }
+
+    fn has_volume(&self, id: VolumeId) -> Result<bool, gc::Error> {
+        let found = self.shared.catalog.volume(id);
+        let found = found.map_err(|e| {
+            gc::Error::new(gc::ErrorKind::Io, "looking for a volume").with_source(e)
+        })?;
+        Ok(found.is_some())
+    }
 }
 
 impl Shared {

@@ -57,7 +57,13 @@ fn sealed(key: &[u8], body: &[u8]) -> Vec<u8> {
 
 fn why(bytes: &[u8]) -> String {
     let cause = decode::<VolumeRecord>(&volume_key(VolumeId(1)), bytes).unwrap_err();
-    assert_eq!(cause.kind(), ErrorKind::Corrupt);
+    let newer = matches!(cause, Cause::Newer(_));
+    let kind = if newer {
+        ErrorKind::NewerFormat
+    } else {
+        ErrorKind::Corrupt
+    };
+    assert_eq!(cause.kind(), kind);
     cause.to_string()
 }
 

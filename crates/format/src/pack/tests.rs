@@ -29,6 +29,7 @@ fn object(frames: &[NewFrame], hashed: bool) -> Vec<u8> {
         revision: 0,
         hashes: if hashed { &hashes } else { &[] },
         live: None,
+        note: &[],
     }
     .assemble(frames)
 }

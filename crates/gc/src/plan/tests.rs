@@ -15,6 +15,7 @@ fn pack(stored_len: u32) -> (PackStat, PackInfo) {
     };
     let payload_bytes = u64::from(stored_len) * 256;
     let info = PackInfo {
+        noted: None,
         pack: PackId(7),
         blocks: 1024,
         frames: (0..256).map(frame).collect(),

@@ -14,7 +14,7 @@ use gc::{Error, Options, OwnedRoot, Report, Roots};
 use pack::{Config, PackStore, PackWriter, Written};
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{
         Arc,
@@ -22,7 +22,7 @@ use std::{
     },
 };
 use types::{
-    BLOCK_SIZE, BlockIndex, Codec, Epoch, NoProgress, Pointer, Root, SharedBlock, StoreId,
+    BLOCK_SIZE, BlockIndex, Codec, Epoch, NoProgress, Pointer, Root, SharedBlock, StoreId, VolumeId,
 };
 
 pub const SIZE_BLOCKS: u64 = 1 << 20;
@@ -66,6 +66,8 @@ pub struct Machine {
     pub store: Arc<PackStore>,
     ids: Arc<AtomicU64>,
     pub roots: Mutex<BTreeMap<String, (Root, Contents)>>,
+    /// Volumes that root notes may be about.
+    pub volumes: Mutex<BTreeSet<VolumeId>>,
     /// What happens while a collection runs, right after it asked for the roots, and just before it sweeps.
     pub when_asked: Mutex<Option<Hook>>,
     pub when_quiet: Mutex<Option<Hook>>,
@@ -105,6 +107,7 @@ impl Machine {
             brick,
             ids,
             roots: Mutex::default(),
+            volumes: Mutex::default(),
             when_asked: Mutex::default(),
             when_quiet: Mutex::default(),
         }
@@ -232,5 +235,9 @@ impl Roots for Machine {
         if let Some(hook) = self.when_quiet.lock().take() {
             hook(self);
         }
+    }
+
+    fn has_volume(&self, id: VolumeId) -> Result<bool, Error> {
+        Ok(self.volumes.lock().contains(&id))
     }
 }

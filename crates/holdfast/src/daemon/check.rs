@@ -4,7 +4,7 @@
 
 use super::{collect, control::bytes, convert};
 use api_types::{
-    ApiError, ByteRange, CheckReport, CheckRequest, DamagedPack, ErrorCode, Lost, Repair,
+    ApiError, ByteRange, CheckReport, CheckRequest, DamagedPack, ErrorCode, Lost, Older, Repair,
     RepairKind, RepairOutcome, Verdict, Work,
 };
 use std::path::Path;
@@ -110,6 +110,21 @@ pub(crate) fn check_closed(
         background: volume::Background::Inline,
         ..volume::Config::for_memory(1 << 30).on_disk(super::serve::disk_bytes(&env, &dir))
     };
+    let rebuilt = if request.repair {
+        let rebuilt = Store::rebuild_catalog(&env, &dir, &config, request.dry_run);
+        rebuilt.map_err(convert::api_error)?
+    } else {
+        None
+    };
+    let mut before = CheckReport::default();
+    if let Some(rebuilt) = rebuilt {
+        add_catalog(&mut before, rebuilt, request.dry_run);
+        if request.dry_run {
+            // Nothing more can be said of a store without a catalog.
+            before.verdict = Verdict::Damaged;
+            return Ok(before);
+        }
+    }
     let store = Store::open(&env, &dir, config).map_err(convert::api_error)?;
     // What is damaged or full is checked all the more: the journal keeps what cannot be destaged.
     if let Err(e) = store.settle_all() {
@@ -119,5 +134,40 @@ pub(crate) fn check_closed(
     if let Err(e) = store.close() {
         tracing::warn!(error = ?e, "closing after the check");
     }
+    let mut report = report?;
+    report.repairs.splice(0..0, before.repairs);
+    report.older.splice(0..0, before.older);
+    Ok(report)
+}
+
+/// Reports a catalog that was made anew, or would be.
+fn add_catalog(report: &mut CheckReport, rebuilt: volume::Rebuilt, dry_run: bool) {
+    let volume::Rebuilt {
+        why,
+        from,
+        volumes,
+        snapshots,
+        ..
+    } = rebuilt;
+    let kept = rebuilt
+        .kept
+        .map(|path| format!("; the old one is {}", path.display()));
+    report.repairs.push(Repair {
+        what: RepairKind::Catalog,
+        subject: "catalog.redb".to_owned(),
+        action: format!(
+            "it {why}: make it anew from {from}, with {volumes} volumes and {snapshots} snapshots{}",
+            kept.unwrap_or_default()
+        ),
+        outcome: if dry_run {
+            RepairOutcome::Planned
+        } else {
+            RepairOutcome::Done
+        },
+        error: None,
+    });
+    let older = rebuilt.older.into_iter();
     report
+        .older
+        .extend(older.map(|(owner, reason)| Older { owner, reason }));
 }

@@ -17,6 +17,7 @@ mod machine;
 mod model;
 mod ops;
 mod random;
+mod rebuild;
 mod script;
 mod verify;
 

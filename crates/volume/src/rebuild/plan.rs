@@ -1,0 +1,329 @@
+//! What the new catalog has: decided from what was found, touching nothing.
+
+use super::survey::{Known, Reach};
+use catalog::{Contents, Properties, Trashed, VolumeRecord};
+use catalog_copy::Found;
+use format::RootNote;
+use std::{
+    collections::BTreeSet,
+    ops::Bound::{Excluded, Unbounded},
+};
+use types::{Epoch, Generation, Name, PackId, Root, VolumeId};
+
+/// Pack ids that are left out where it is not known which were handed out: packs that were removed had some.
+const PACK_IDS_SKIPPED: u64 = 1 << 20;
+/// Generations that are left out where journal and write buffer may have some that must not be used.
+const GENERATIONS_SKIPPED: u64 = 1 << 32;
+
+/// A new catalog, and what is to be said about it.
+pub(super) struct Plan {
+    pub(super) contents: Contents,
+    pub(super) from: String,
+    pub(super) older: Vec<(String, String)>,
+}
+
+/// What can be had of a root, of a volume of so many bytes.
+type ReachOf<'a> = &'a mut dyn FnMut(Root, u64) -> Reach;
+
+/// Decides.
+pub(super) fn plan(found: Found, known: &Known, reach: ReachOf<'_>, now_ms: u64) -> Plan {
+    let complete = found.complete;
+    let plan = match found.contents {
+        Some(copy) if complete && !contradict(known, &copy) => {
+            let from = format!("its copy, which is complete to commit {}", copy.commit);
+            Plan {
+                contents: copy,
+                from,
+                older: Vec::new(),
+            }
+        }
+        Some(copy) => {
+            let commit = copy.commit;
+            let mut plan = Plan {
+                from: format!("its copy, which ends at commit {commit}, and notes in packs"),
+                contents: copy,
+                older: Vec::new(),
+            };
+            plan.say(
+                "",
+                format!(
+                    "the copy of the catalog is damaged: names, sizes and snapshots that changed after commit {commit} are not known"
+                ),
+            );
+            plan.advance(known, reach, now_ms);
+            plan
+        }
+        None => {
+            let mut plan = Plan {
+                contents: Contents::default(),
+                from: "notes in packs alone".to_owned(),
+                older: Vec::new(),
+            };
+            let lost = "no copy of the catalog can be read: snapshots, settings, and volumes that nothing was written to are not known";
+            plan.say("", lost.to_owned());
+            plan.advance(known, reach, now_ms);
+            plan
+        }
+    };
+    plan.with_counters(known)
+}
+
+/// Whether there is something that cannot be if the copy knows every commit: an epoch that it does not know, or
+/// destages of two generations that it does not know (one may have been under way).
+fn contradict(known: &Known, copy: &Contents) -> bool {
+    let beyond = |(id, notes): (&VolumeId, &Vec<RootNote>)| {
+        let destaged = copy.volumes.get(id).map(|record| record.destaged);
+        let newer = notes.iter().filter(|note| note.epoch == copy.epoch);
+        let newer = newer.filter(|note| destaged.is_some_and(|last| note.generation > last));
+        newer
+            .map(|note| note.generation)
+            .collect::<BTreeSet<_>>()
+            .len()
+            > 1
+    };
+    known.epoch > copy.epoch || known.notes.iter().any(beyond)
+}
+
+impl Plan {
+    fn say(&mut self, owner: &str, what: String) {
+        self.older.push((owner.to_owned(), what));
+    }
+
+    /// Takes what packs know beyond the copy.
+    fn advance(&mut self, known: &Known, reach: ReachOf<'_>, now_ms: u64) {
+        // Who was written to last keeps a name that several have.
+        let mut newest_first: Vec<(&VolumeId, &Vec<RootNote>)> = known.notes.iter().collect();
+        newest_first.sort_by_key(|(id, notes)| {
+            let epoch = notes.last().map(|note| note.epoch);
+            std::cmp::Reverse((epoch, **id))
+        });
+        for (id, notes) in newest_first {
+            if self.contents.volumes.contains_key(id) {
+                self.advance_volume(*id, notes, reach);
+            } else {
+                self.bring_back(notes, reach, now_ms);
+            }
+        }
+        for (id, generations) in &known.journal {
+            self.connect(*id, generations);
+        }
+        self.settle_snapshots();
+        self.say_what_is_unreadable(reach);
+    }
+
+    /// What the copy has may have been removed since, and its blocks collected. It stays, as it may be damage as well.
+    fn say_what_is_unreadable(&mut self, reach: ReachOf<'_>) {
+        let mut unreadable = Vec::new();
+        for volume in self.contents.volumes.values() {
+            if reach(volume.root, volume.size) != Reach::Whole {
+                unreadable.push(label(volume));
+            }
+        }
+        for snapshot in self.contents.snapshots.values() {
+            let root = snapshot.root.unwrap_or(Root::EMPTY);
+            let volume = self.contents.volumes.get(&snapshot.volume);
+            if let (Reach::Map | Reach::Parts, Some(volume)) = (reach(root, snapshot.size), volume)
+            {
+                unreadable.push(format!("{}@{}", label(volume), snapshot.name));
+            }
+        }
+        for owner in unreadable {
+            let what =
+                "parts of it cannot be read: it was removed after the copy ends, or is damaged";
+            self.say(&owner, what.to_owned());
+        }
+    }
+
+    /// A volume that the copy has: its newest root, and the roots of snapshots that wait.
+    fn advance_volume(&mut self, id: VolumeId, notes: &[RootNote], reach: ReachOf<'_>) {
+        let epoch = self.contents.epoch;
+        let Some(mut record) = self.contents.volumes.get(&id).cloned() else {
+            return;
+        };
+        let old = record.clone();
+        let newer: Vec<&RootNote> = notes
+            .iter()
+            .filter(|note| note.epoch >= epoch && note.generation > old.destaged)
+            .collect();
+        for snapshot in self.contents.snapshots.values_mut() {
+            if snapshot.volume != id || snapshot.root.is_some() {
+                continue;
+            }
+            let same = |note: &&&RootNote| note.generation == snapshot.generation;
+            if let Some(note) = newer.iter().rev().find(same)
+                && reach(note.root, note.size) != Reach::Parts
+            {
+                (snapshot.root, snapshot.mapped_blocks) = (Some(note.root), note.mapped_blocks);
+            } else if snapshot.generation <= old.destaged {
+                (snapshot.root, snapshot.mapped_blocks) = (Some(old.root), old.mapped_blocks);
+            }
+        }
+        let readable = newer
+            .iter()
+            .rev()
+            .find(|note| reach(note.root, note.size) != Reach::Parts);
+        if let Some(note) = readable {
+            // The larger size: what was cut off reads as zeroes, what was added is not lost.
+            record.size = record.size.max(note.size);
+            record.epoch = record.epoch.max(note.epoch);
+            (record.root, record.mapped_blocks) = (note.root, note.mapped_blocks);
+            record.destaged = note.generation;
+        }
+        let lost = newer
+            .last()
+            .filter(|last| last.generation > record.destaged);
+        let lost = lost.map(|note| note.generation);
+        let label = label(&record);
+        if let Some(lost) = lost {
+            self.say(
+                &label,
+                format!(
+                    "set back to generation {}: the block map of generation {lost} cannot be read",
+                    record.destaged
+                ),
+            );
+            record.destaged = beyond(lost);
+        }
+        self.contents.volumes.insert(id, record);
+    }
+
+    /// A volume that the copy has not.
+    fn bring_back(&mut self, notes: &[RootNote], reach: ReachOf<'_>, now_ms: u64) {
+        let Some(last) = notes.last() else { return };
+        let Some(note) = notes
+            .iter()
+            .rev()
+            .find(|note| reach(note.root, note.size) != Reach::Parts)
+        else {
+            self.say(
+                last.name.as_str(),
+                "not restored: its block map cannot be read".to_owned(),
+            );
+            return;
+        };
+        let mut destaged = note.generation;
+        if note.generation < last.generation {
+            let what = format!(
+                "set back to generation {destaged}: the block map of generation {} cannot be read",
+                last.generation
+            );
+            self.say(last.name.as_str(), what);
+            destaged = beyond(last.generation);
+        }
+        let removed = last.volume.0 <= self.contents.last_volume;
+        let taken = self.has_name(&last.name);
+        if removed || taken {
+            let why = if removed {
+                "it had been removed, or was made after the copy ends"
+            } else {
+                "another volume has its name"
+            };
+            let what = format!("in the trash as volume {}: {why}", last.volume);
+            self.say(last.name.as_str(), what);
+        }
+        let keep_ms = self.contents.settings.trash_keep_s.saturating_mul(1000);
+        let record = VolumeRecord {
+            id: note.volume,
+            version: 1,
+            name: last.name.clone(),
+            epoch: note.epoch,
+            size: note.size,
+            root: note.root,
+            destaged,
+            mapped_blocks: note.mapped_blocks,
+            properties: Properties {
+                dedup: last.dedup,
+                codec: last.codec,
+                read_only: last.read_only,
+            },
+            created_ms: now_ms,
+            origin: None,
+            trashed: (removed || taken).then(|| Trashed {
+                at_ms: now_ms,
+                until_ms: now_ms.saturating_add(keep_ms),
+            }),
+        };
+        self.contents.volumes.insert(record.id, record);
+    }
+
+    fn has_name(&self, name: &Name) -> bool {
+        let mut live = self.contents.volumes.values();
+        live.any(|volume| volume.trashed.is_none() && volume.name == *name)
+    }
+
+    /// A snapshot whose generation was destaged and whose root is not known is lost.
+    fn settle_snapshots(&mut self) {
+        let volumes = &self.contents.volumes;
+        let destaged = |volume| volumes.get(&volume).map(|record| record.destaged);
+        let snapshots = self.contents.snapshots.values();
+        let lost: Vec<_> = snapshots
+            .filter(|s| s.root.is_none() && destaged(s.volume) >= Some(s.generation))
+            .map(|s| (s.volume, s.id))
+            .collect();
+        for key in lost {
+            if let Some(snapshot) = self.contents.snapshots.remove(&key) {
+                let volume = self.contents.volumes.get(&key.0).map(label);
+                let owner = format!("{}@{}", volume.unwrap_or_default(), snapshot.name);
+                self.say(&owner, "removed: its block map is not known".to_owned());
+            }
+        }
+    }
+
+    /// What the journal has of a volume goes on top of its root only if nothing is missing between.
+    fn connect(&mut self, id: VolumeId, generations: &BTreeSet<Generation>) {
+        let Some(record) = self.contents.volumes.get_mut(&id) else {
+            let what = format!("the journal has writes of volume {id}, of which nothing is known");
+            self.say("", what);
+            return;
+        };
+        let newer = generations.range((Excluded(record.destaged), Unbounded));
+        let follows = |(generation, n): (&Generation, u64)| generation.0 - n == record.destaged.0;
+        let connected = newer.zip(1..).all(follows);
+        if let (false, Some(&last)) = (connected, generations.last()) {
+            let what = format!(
+                "as it was after generation {}: the journal's newer writes do not follow on it",
+                record.destaged
+            );
+            record.destaged = beyond(last);
+            let label = label(record);
+            self.say(&label, what);
+        }
+    }
+
+    /// Nothing that was handed out is handed out again.
+    fn with_counters(mut self, known: &Known) -> Self {
+        let exact = self.older.is_empty();
+        let contents = &mut self.contents;
+        contents.commit = contents.commit.saturating_add(1);
+        contents.epoch = contents.epoch.max(known.epoch);
+        if !exact {
+            // Nobody wrote under this epoch: what the write buffer has does not count, as it may not follow.
+            contents.epoch = Epoch(contents.epoch.0.saturating_add(1));
+            let volumes = contents.volumes.values_mut();
+            volumes.for_each(|volume| volume.epoch = contents.epoch);
+        }
+        let volumes = known.notes.keys().chain(known.journal.keys());
+        let last_volume = volumes.map(|id| id.0).max().unwrap_or(0);
+        contents.last_volume = contents.last_volume.max(last_volume);
+        contents.last_pack = contents.last_pack.max(known.last_pack);
+        if !exact {
+            let skipped = contents.last_pack.saturating_add(PACK_IDS_SKIPPED);
+            contents.last_pack = skipped.min(PackId::LIMIT - 1);
+        }
+        self
+    }
+}
+
+fn beyond(generation: Generation) -> Generation {
+    Generation(generation.0.saturating_add(GENERATIONS_SKIPPED))
+}
+
+fn label(volume: &VolumeRecord) -> String {
+    match volume.trashed {
+        None => volume.name.to_string(),
+        Some(_) => format!("trash:{}", volume.id),
+    }
+}
+
+#[cfg(test)]
+mod tests;
