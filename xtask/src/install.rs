@@ -27,6 +27,9 @@ const CLIENTS: &[Need] = &[
     ("nbdsh", "python3-libnbd"),
     ("nbdkit", "nbdkit"),
     ("zstd", "zstd"),
+    ("curl", "curl"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("fsfreeze", "util-linux"),
     // Compiling zstd's C library.
     ("cc", "gcc"),
     // And libFuzzer.

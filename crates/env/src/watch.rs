@@ -5,6 +5,7 @@
 //! it tells of a disk that stalls while it does.
 
 use crate::{Clock, File, FileKind, Files, Lock, LockError, OpenOptions, Space};
+use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     io,
@@ -13,7 +14,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use sync::Mutex;
 
 /// A call that takes longer is a stall.
 pub const STALL: Duration = Duration::from_secs(5);
@@ -21,6 +21,7 @@ pub const STALL: Duration = Duration::from_secs(5);
 /// What is known of the disks behind [`Watch::files`].
 pub struct Watch {
     clock: Arc<dyn Clock>,
+    /// A real lock in model checks, too: libraries do I/O under locks of their own, which the model does not know.
     seen: Mutex<Seen>,
 }
 
