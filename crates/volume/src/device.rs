@@ -11,7 +11,7 @@ use block::{
     check_range,
 };
 use std::sync::{Arc, atomic::Ordering::Relaxed};
-use types::{BLOCK_SIZE, Root, VolumeRef};
+use types::{BLOCK_SIZE, Name, Root, VolumeRef};
 
 /// Blocks that one look at what is written covers: 1 GiB.
 const WINDOW: u64 = 1 << 18;
@@ -176,6 +176,23 @@ impl Volume {
 }
 
 impl Shared {
+    /// The volume of that name. One that is in use is found even if the catalog has failed: its clients go on, and
+    /// so must those that connect again.
+    fn by_name(self: &Arc<Self>, name: &Name) -> Result<Arc<Volume>, Error> {
+        let failed = match self.find(name) {
+            Ok(record) => return self.volume(record.id),
+            Err(e) if e.kind() == crate::ErrorKind::NotFound => return Err(e),
+            Err(e) => e,
+        };
+        let mut open = self.open_volumes().into_iter();
+        // Who holds a record is about to learn of the failure: it is not waited for.
+        let is_it = |volume: &Arc<Volume>| {
+            let record = volume.record.try_lock();
+            record.is_some_and(|committed| committed.record.name == *name)
+        };
+        open.find(is_it).ok_or(failed)
+    }
+
     /// Runs of blocks by what the map says, and `kinds`, where it has an opinion, says instead.
     fn map_extents(
         &self,
@@ -339,11 +356,10 @@ impl Store {
     /// # Errors
     /// If there is none of that name, or a snapshot's last writes cannot be destaged.
     pub fn device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
-        if r.snapshot.is_none() {
-            let id = self.shared.find(&r.volume)?.id;
-            return Ok(Arc::new(VolumeDevice(self.shared.volume(id)?)));
+        match &r.snapshot {
+            None => Ok(Arc::new(VolumeDevice(self.shared.by_name(&r.volume)?))),
+            Some(_) => self.frozen_device(r),
         }
-        self.frozen_device(r)
     }
 
     /// Opens a snapshot, or a volume as it is now, to read: what is written later is not seen.
