@@ -6,6 +6,7 @@
 mod binary;
 mod database;
 mod kills;
+mod orders;
 mod sim;
 
 use crate::fuzz;
@@ -24,6 +25,8 @@ pub(crate) struct Options {
 enum Soak {
     /// The whole engine on simulated disks: histories by seed.
     Sim(sim::Options),
+    /// Threads of the engine, in orders chosen by seed.
+    Orders(orders::Options),
     /// The real daemon, killed at random moments under load.
     Kills(kills::Options),
     /// A database in a guest, killed with the daemon.
@@ -39,11 +42,13 @@ const FUZZ_SECONDS: u64 = 600;
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.soak {
         Some(Soak::Sim(options)) => sim::run(options),
+        Some(Soak::Orders(options)) => orders::run(options),
         Some(Soak::Kills(options)) => kills::run(options),
         Some(Soak::Database(options)) => database::run(options),
         Some(Soak::Fuzz(options)) => fuzz::run(options),
         None => {
             sim::run(&sim::Options::default())?;
+            orders::run(&orders::Options::default())?;
             kills::run(&kills::Options::default())?;
             database::run(&database::Options::default())?;
             fuzz::run(&fuzz::Options::all(FUZZ_SECONDS))

@@ -138,10 +138,8 @@ impl World {
 fn what_was_waited_for_is_replayed_whatever_the_order() {
     explore(2000, || {
         let world = World::new(small());
-        match random(4) {
-            0 => world.sim.fail_next_sync(),
-            1 => world.sim.crash_after(random(30)),
-            _ => {}
+        if random(3) == 0 {
+            world.sim.crash_after(random(30));
         }
         let volumes = [0, 1, 2].map(|volume| {
             let world = Arc::clone(&world);
@@ -153,6 +151,9 @@ fn what_was_waited_for_is_replayed_whatever_the_order() {
                 for _ in 0..3 {
                     // The volumes find out if it fails.
                     drop(world.journal.prepare());
+                    if random(8) == 0 {
+                        world.sim.fail_next_sync();
+                    }
                 }
             }
         });
