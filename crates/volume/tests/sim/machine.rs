@@ -145,6 +145,12 @@ impl Machine {
         }
         self.open()
             .unwrap_or_else(|e| panic!("not opened after {end:?}: {e:?}"));
+        // As the daemon does in the background: what is written may be found in packs of former lives.
+        let indexed = self.store().packs().rebuild_index(&types::NoProgress);
+        assert!(
+            indexed.is_ok() || self.damage == Damage::Packs,
+            "{indexed:?}"
+        );
         let verifier = Verifier {
             store: self.store.as_ref().expect("the store is open"),
             damage: self.damage,

@@ -37,11 +37,12 @@ fn maybe_op(model: &Model, dice: &mut Dice) -> Option<Op> {
     let snapshots: Vec<&String> = history.snapshots.keys().collect();
     let snap = dice.pick(&snapshots).map(|name| (*name).clone());
     Some(match dice.roll(100) {
-        0..45 => {
+        0..42 => {
             let (at, count) = some_range(dice, history.blocks());
             let tags = (0..count).map(|_| dice.roll(TAGS) as u32).collect();
             Op::Write(volume, at, tags, dice.roll(8) == 0)
         }
+        42..45 => Op::Collect,
         45..55 => {
             let (at, count) = some_range(dice, history.blocks());
             match dice.roll(2) {
