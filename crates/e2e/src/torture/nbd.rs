@@ -138,7 +138,15 @@ impl Client {
             let answer_len = if command == 0 { length } else { 0 };
             self.pending.insert(self.cookie, (index, answer_len));
         }
-        self.stream.write_all(&bytes).context("sending")
+        self.send_bytes(&bytes)
+    }
+
+    /// Sends bytes as they are, whatever they mean.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).context("sending")
     }
 
     /// The next answer, in whatever order they come.
