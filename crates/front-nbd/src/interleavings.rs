@@ -38,8 +38,7 @@ fn connection() -> (Arc<Outbox>, UnixStream) {
     client.set_nonblocking(true).expect("a socket's mode");
     rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1).expect("a socket's buffer");
     let commons = Arc::new(Commons {
-        // Less than one connection may take: it waits for its own, too.
-        budget: Budget::new(REPLY as u64),
+        budget: Budget::new(IN_FLIGHT),
         recycler: Recycler::default(),
     });
     let socket = Socket::new(ours.into()).expect("a socket");
