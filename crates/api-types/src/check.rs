@@ -136,8 +136,6 @@ pub enum RepairKind {
     Orphan,
     /// A pack whose hashes cannot be read: made anew from its blocks.
     Hashes,
-    /// A file that a crash left.
-    Stray,
 }
 
 /// How a repair ended.

@@ -27,6 +27,7 @@ mod supply;
 mod writer;
 
 pub use error::{Error, ErrorKind};
+pub use recover::{Salvaged, salvage};
 
 use env::Env;
 use format::journal::PAGE;

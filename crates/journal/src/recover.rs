@@ -19,6 +19,9 @@
 //! Damage to the very last commit looks like a crash during it, and is taken for one.
 
 mod chain;
+mod salvage;
+
+pub use salvage::{Salvaged, salvage};
 
 use crate::{
     Replayed,
@@ -28,7 +31,7 @@ use crate::{
 };
 use chain::Chain;
 use env::OpenOptions;
-use format::journal::{NoHeader, PAGE, SegmentHeader, SegmentState};
+use format::journal::{NoHeader, PAGE, SegmentHeader, SegmentState, Unverified};
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
@@ -68,6 +71,10 @@ struct Files {
     free: Vec<Headed>,
     unused: Vec<SegmentFile>,
     unreadable: Vec<SegmentFile>,
+    /// Without a header, but with a record.
+    headless: Vec<SegmentFile>,
+    /// With sound headers that are not to be believed: there are none unless the caller copes with damage.
+    foreign: Vec<SegmentFile>,
 }
 
 /// Reads the journal in `supply`'s directory, and tells `supply` what files there are.
@@ -75,18 +82,20 @@ pub(crate) fn recover(
     supply: &mut Supply,
     replay: &mut dyn FnMut(Replayed) -> Result<(), Error>,
 ) -> Result<Found, Error> {
-    let mut files = sort_out(supply)?;
+    let mut files = sort_out(supply, &mut Err)?;
     files.active.sort_by_key(|headed| headed.header.number);
     let tail = tail_of(&files);
     let first_needed = files.active.partition_point(|h| h.header.number < tail);
     let needed = files.active.split_off(first_needed);
     check_numbers(&needed, tail)?;
+    needed.iter().try_for_each(check_len)?;
 
     let after_free = files.free.iter().map(|h| h.header.first_seq).max();
     let begin = needed.iter().map(|h| h.header.first_seq).min();
     let first = begin.or(after_free).unwrap_or(JournalSeq(1));
     let headed = needed.iter().map(|headed| &headed.file);
-    let len_max = headed.chain(&files.unreadable).map(|file| file.len).max();
+    let lost = files.unreadable.iter().chain(&files.headless);
+    let len_max = headed.chain(lost).map(|file| file.len).max();
     let mut chain = Chain::new(first, len_max.unwrap_or(0), replay);
     chain.read(&needed)?;
     let next_seq = chain.end();
@@ -95,8 +104,12 @@ pub(crate) fn recover(
         return Err(Error::corrupt(what, &lost.file.path, 0));
     }
     for file in &files.unreadable {
-        chain.check_unreadable(file)?;
+        chain.check_unreadable(file, false)?;
     }
+    for file in &files.headless {
+        chain.check_unreadable(file, true)?;
+    }
+    files.unused.append(&mut files.headless);
     let (pins, epochs) = chain.into_parts();
     settle(supply, &mut files, &needed)?;
 
@@ -130,8 +143,12 @@ pub(crate) fn recover(
     })
 }
 
-/// Opens every segment and looks at its header.
-fn sort_out(supply: &mut Supply) -> Result<Files, Error> {
+/// Opens every segment and looks at its header. One whose header is not to be believed counts as unreadable, if
+/// `damaged` does not make an error of it.
+fn sort_out(
+    supply: &mut Supply,
+    damaged: &mut dyn FnMut(Error) -> Result<(), Error>,
+) -> Result<Files, Error> {
     let mut files = Files::default();
     for (path, name) in segment_paths(supply)? {
         supply.next_name = supply.next_name.max(name.saturating_add(1));
@@ -157,13 +174,18 @@ fn sort_out(supply: &mut Supply) -> Result<Files, Error> {
         }
         match SegmentHeader::decode(&page) {
             Ok(header) => {
-                check_header(supply, &header, &file)?;
+                if let Err(e) = check_header(supply, &header, &file) {
+                    damaged(e)?;
+                    files.foreign.push(file);
+                    continue;
+                }
                 file.number = header.number;
                 match header.state {
                     SegmentState::Active => files.active.push(Headed { header, file }),
                     SegmentState::Free => files.free.push(Headed { header, file }),
                 }
             }
+            Err(NoHeader::Unused) if begins_with_record(&file) => files.headless.push(file),
             Err(NoHeader::Unused) => files.unused.push(file),
             Err(NoHeader::Newer(_)) => {
                 let e = Error::new(ErrorKind::NewerFormat, "recovery: read a segment");
@@ -202,9 +224,6 @@ fn check_header(supply: &Supply, header: &SegmentHeader, file: &SegmentFile) -> 
         return corrupt("recovery: the segment belongs to another store");
     }
     let active = header.state == SegmentState::Active;
-    if active && header.len > file.len {
-        return corrupt("recovery: the segment is cut short");
-    }
     let numbers = 1..NUMBER_LIMIT;
     let sane = numbers.contains(&header.number)
         && numbers.contains(&header.first_seq.0)
@@ -214,6 +233,22 @@ fn check_header(supply: &Supply, header: &SegmentHeader, file: &SegmentFile) -> 
         return corrupt("recovery: the segment's header makes no sense");
     }
     Ok(())
+}
+
+/// One that nobody needs may be as short as it likes.
+fn check_len(headed: &Headed) -> Result<(), Error> {
+    if headed.header.len > headed.file.len {
+        let what = "recovery: the segment is cut short";
+        return Err(Error::corrupt(what, &headed.file.path, 0));
+    }
+    Ok(())
+}
+
+/// Whether a file without a header has a record where the first one would be. A crash leaves that too.
+fn begins_with_record(file: &SegmentFile) -> bool {
+    let mut page = env::AlignedBuf::zeroed(PAGE);
+    let read = file.len >= 2 * PAGE as u64 && file.file.read_at(PAGE as u64, &mut page).is_ok();
+    read && Unverified::look_for_any(&page).is_some()
 }
 
 /// The oldest segment that is needed.

@@ -51,7 +51,7 @@ impl Store {
 
 impl Volume {
     /// Destages every frozen generation, so that snapshots have their roots; the head stays.
-    fn settle_frozen(self: &Arc<Self>) -> Result<(), Error> {
+    pub(crate) fn settle_frozen(self: &Arc<Self>) -> Result<(), Error> {
         let last = self
             .state
             .read()

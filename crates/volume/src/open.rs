@@ -9,7 +9,7 @@ use crate::{
     health::Ailments,
     manifest::{FORMAT_VERSION, Manifest},
     rebuild,
-    recover::Recovered,
+    recover::{Gap, Recovered},
     store::{RootPins, Shared, Store},
     work::{self, WorkQueue},
 };
@@ -118,7 +118,21 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none, [`ErrorKind::InUse`] with the holder's process id,
     /// [`ErrorKind::NewerFormat`], [`ErrorKind::Damaged`]. Nothing is changed then.
-    pub fn open(env: &Env, dir: &Path, mut config: Config) -> Result<Store, Error> {
+    pub fn open(env: &Env, dir: &Path, config: Config) -> Result<Store, Error> {
+        Store::open_with(env, dir, config, &mut |gaps| {
+            let lost: Vec<String> = gaps.iter().map(Gap::to_string).collect();
+            let message = format!("flushes are lost: {}", lost.join("; "));
+            Err(Error::new(ErrorKind::Damaged, message))
+        })
+    }
+
+    /// As [`open`](Self::open), asking `accept` whether to go on if flushes are lost: then without what comes after.
+    pub(crate) fn open_with(
+        env: &Env,
+        dir: &Path,
+        mut config: Config,
+        accept: &mut dyn FnMut(&[Gap]) -> Result<(), Error>,
+    ) -> Result<Store, Error> {
         let began = env.clock.monotonic();
         let watch = Watch::new(Arc::clone(&env.clock));
         let env = &Env {
@@ -135,6 +149,13 @@ impl Store {
         let packs = open_packs(&manifest, &config, &catalog, &brick, epoch);
         let mut recovered = Recovered::new(catalog.volumes()?);
         let (buffer, survivors) = open_buffer(env, &manifest, &mut config)?;
+        let exists = env.files.exists(&dir.join("journal"));
+        if !exists.map_err(io("cannot look for the journal"))? {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                "the journal's directory is missing",
+            ));
+        }
         let journal = journal::Journal::open(
             env,
             &dir.join("journal"),
@@ -146,6 +167,11 @@ impl Store {
             },
         )?;
         recovered.overlay(&buffer, survivors);
+        let gaps = recovered.gaps(&*catalog)?;
+        if !gaps.is_empty() {
+            accept(&gaps)?;
+            recovered.forget_after(&gaps, &*catalog)?;
+        }
         buffer.adopt(epoch, recovered.survived());
         let shared = Arc::new(Shared {
             env: env.clone(),
@@ -170,6 +196,9 @@ impl Store {
         });
         shared.update_space();
         recovered.finish(&shared)?;
+        for gap in &gaps {
+            shared.skip(gap)?;
+        }
         let threads = match shared.config.background {
             Background::Threads(count) => work::start(&shared, count)?,
             Background::Inline => Vec::new(),

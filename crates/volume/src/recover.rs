@@ -6,7 +6,7 @@ use crate::{
     store::Shared,
     volume::{Volume, Wanted},
 };
-use catalog::{Change, VolumeRecord};
+use catalog::{Catalog, Change, VolumeRecord};
 use journal::Replayed;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,6 +86,52 @@ impl Recovered {
         self.survived.iter().copied()
     }
 
+    /// What was flushed and is not there any more, as far as that can be told: in a volume's history a generation
+    /// follows the one that was destaged last, and each other, and a snapshot that has no root yet is of one of them.
+    pub(crate) fn gaps(&self, catalog: &dyn Catalog) -> Result<Vec<Gap>, Error> {
+        let mut gaps = Vec::new();
+        for (id, (record, layers)) in &self.volumes {
+            let last = last_in_order(record.destaged, layers);
+            let mut gap = Gap {
+                volume: *id,
+                owner: owner_of(record),
+                last,
+                found: layers
+                    .keys()
+                    .next_back()
+                    .copied()
+                    .filter(|newest| *newest > last),
+                snapshots: catalog.snapshots(*id)?,
+            };
+            gap.snapshots
+                .retain(|snapshot| snapshot.root.is_none() && snapshot.generation > last);
+            if gap.found.is_some() || !gap.snapshots.is_empty() {
+                gaps.push(gap);
+            }
+        }
+        gaps.sort_by_key(|gap| gap.volume);
+        Ok(gaps)
+    }
+
+    /// Leaves out what follows gaps. Snapshots that need it become snapshots of what came before.
+    pub(crate) fn forget_after(
+        &mut self,
+        gaps: &[Gap],
+        catalog: &dyn Catalog,
+    ) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for gap in gaps {
+            if let Some((_, layers)) = self.volumes.get_mut(&gap.volume) {
+                layers.retain(|number, _| *number <= gap.last);
+            }
+            changes.extend(gap.snapshots.iter().cloned().map(|mut snapshot| {
+                snapshot.generation = gap.last;
+                Change::PutSnapshot(snapshot)
+            }));
+        }
+        Ok(catalog.commit(&changes)?)
+    }
+
     /// Brings volumes with such generations into use, and tells the journal what it need not keep.
     pub(crate) fn finish(self, shared: &Arc<Shared>) -> Result<(), Error> {
         for (volume, generation) in self.stale {
@@ -111,6 +157,51 @@ impl Recovered {
             shared.volumes.lock().insert(id, volume);
         }
         Ok(())
+    }
+}
+
+/// Flushes of a volume that are lost.
+pub(crate) struct Gap {
+    pub(crate) volume: VolumeId,
+    pub(crate) owner: String,
+    /// The last generation that is there with all before it.
+    pub(crate) last: Generation,
+    /// The newest generation that is there.
+    pub(crate) found: Option<Generation>,
+    /// Those that need a generation that is not there.
+    pub(crate) snapshots: Vec<catalog::SnapshotRecord>,
+}
+
+impl std::fmt::Display for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "'{}': what follows generation {} is lost",
+            self.owner, self.last
+        )?;
+        for snapshot in &self.snapshots {
+            write!(f, ", and the snapshot '{}' needs it", snapshot.name)?;
+        }
+        Ok(())
+    }
+}
+
+fn last_in_order(destaged: Generation, layers: &BTreeMap<Generation, Layer>) -> Generation {
+    let mut last = destaged;
+    for &number in layers.keys() {
+        if number != last.next() {
+            break;
+        }
+        last = number;
+    }
+    last
+}
+
+/// What a volume is called in reports.
+pub(crate) fn owner_of(record: &VolumeRecord) -> String {
+    match record.trashed {
+        None => record.name.to_string(),
+        Some(_) => format!("trash:{}", record.id),
     }
 }
 

@@ -125,7 +125,14 @@ pub(crate) fn check_closed(
             return Ok(before);
         }
     }
-    let store = Store::open(&env, &dir, config).map_err(convert::api_error)?;
+    let store = if request.repair {
+        match open_repaired(&env, &dir, config, request.dry_run, &mut before)? {
+            Some(store) => store,
+            None => return Ok(before),
+        }
+    } else {
+        Store::open(&env, &dir, config).map_err(|e| open_error(&dir, e))?
+    };
     // What is damaged or full is checked all the more: the journal keeps what cannot be destaged.
     if let Err(e) = store.settle_all() {
         tracing::warn!(error = ?e, "not everything could be destaged before the check");
@@ -137,6 +144,9 @@ pub(crate) fn check_closed(
     let mut report = report?;
     report.repairs.splice(0..0, before.repairs);
     report.older.splice(0..0, before.older);
+    if !report.older.is_empty() {
+        report.verdict = Verdict::Damaged;
+    }
     Ok(report)
 }
 
@@ -170,4 +180,102 @@ fn add_catalog(report: &mut CheckReport, rebuilt: volume::Rebuilt, dry_run: bool
     report
         .older
         .extend(older.map(|(owner, reason)| Older { owner, reason }));
+}
+
+/// Repairs what keeps a store from being opened, notes it in `report`, and opens the store; `None` if a dry run finds
+/// that it would have to be repaired first.
+fn open_repaired(
+    env: &env::Env,
+    dir: &Path,
+    config: volume::Config,
+    dry_run: bool,
+    report: &mut CheckReport,
+) -> Result<Option<Store>> {
+    let journal = Store::repair_journal(env, dir, &config, dry_run);
+    if let Some(damage) = journal.map_err(convert::api_error)? {
+        note_journal(report, &damage, dry_run);
+        if dry_run {
+            return Ok(None);
+        }
+    }
+    if dry_run {
+        return match Store::open(env, dir, config) {
+            Err(e) if e.kind() == volume::ErrorKind::Damaged => {
+                let damage = e.to_string();
+                report.verdict = Verdict::Damaged;
+                report
+                    .repairs
+                    .push(leave_out(&damage, RepairOutcome::Planned));
+                Ok(None)
+            }
+            other => other.map(Some).map_err(convert::api_error),
+        };
+    }
+    let opened = Store::open_without_lost_flushes(env, dir, config);
+    let (store, lost) = opened.map_err(convert::api_error)?;
+    for volume::LostFlushes { owner, what } in lost {
+        report.repairs.push(leave_out(&owner, RepairOutcome::Done));
+        report.older.push(Older {
+            owner,
+            reason: what,
+        });
+    }
+    Ok(Some(store))
+}
+
+fn leave_out(subject: &str, outcome: RepairOutcome) -> Repair {
+    Repair {
+        what: RepairKind::Journal,
+        subject: subject.to_owned(),
+        action: "leave out what the journal has of later writes".to_owned(),
+        outcome,
+        error: None,
+    }
+}
+
+fn note_journal(report: &mut CheckReport, damage: &volume::JournalDamage, dry_run: bool) {
+    report.verdict = Verdict::Damaged;
+    report.repairs.push(Repair {
+        what: RepairKind::Journal,
+        subject: damage.damage.clone(),
+        action: format!(
+            "keep the {} flushes before it, put the damaged journal aside as {}",
+            damage.kept,
+            damage.aside.display()
+        ),
+        outcome: if dry_run {
+            RepairOutcome::Planned
+        } else {
+            RepairOutcome::Done
+        },
+        error: None,
+    });
+    let lost = "flushes after the damaged place in the journal are lost";
+    let older = |owner: &str| Older {
+        owner: owner.to_owned(),
+        reason: lost.to_owned(),
+    };
+    report
+        .older
+        .extend(damage.cut.iter().map(|owner| older(owner)));
+    if damage.cut.is_empty() {
+        report.older.push(Older {
+            owner: String::new(),
+            reason: "what was flushed last may be lost, where the journal cannot be read"
+                .to_owned(),
+        });
+    }
+}
+
+/// Why a store cannot be opened, and the way out.
+pub(crate) fn open_error(dir: &Path, e: volume::Error) -> ApiError {
+    let damaged = e.kind() == volume::ErrorKind::Damaged;
+    let error = convert::api_error(e);
+    if !damaged {
+        return error;
+    }
+    let dir = dir.display();
+    error.hint(format!(
+        "see what can be kept with: holdfast check {dir} --repair --dry-run"
+    ))
 }

@@ -56,8 +56,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     raise_file_limit();
     let dir = std::path::absolute(&options.dir)?;
     let config_of_store = config.store(disk_bytes(&env, &dir));
-    let store =
-        Arc::new(Store::open(&env, &dir, config_of_store).map_err(super::convert::api_error)?);
+    let store = Store::open(&env, &dir, config_of_store);
+    let store = Arc::new(store.map_err(|e| super::check::open_error(&dir, e))?);
     tracing::info!(store = %dir.display(), recovery_ms = store.stats().recovery.as_millis() as u64, "store open");
     let sockets = Sockets::inherited();
     let ours: Vec<&PathBuf> = [

@@ -3,8 +3,11 @@
 use super::{Headed, NUMBER_LIMIT};
 use crate::{Batch, Replayed, error::Error, state::Pins, supply::SegmentFile};
 use env::AlignedBuf;
-use format::journal::{Extent, PAGE, Record, Unverified};
-use std::{collections::BTreeMap, sync::Arc};
+use format::journal::{Extent, PAGE, Record, RecordHeader, Unverified};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use types::{BlockIndex, Epoch, JournalSeq, SharedBlock, VolumeId};
 
 /// Bytes that are read at a time; more than the longest record.
@@ -106,19 +109,41 @@ impl<'a> Chain<'a> {
         Ok(())
     }
 
-    /// A segment whose header is lost must hold nothing that follows the end of the log.
-    pub(super) fn check_unreadable(&mut self, file: &SegmentFile) -> Result<(), Error> {
-        let mut at = PAGE as u64;
-        while at < file.len {
-            if let Some(record) = self.window.any_record(file, at)?
-                && record.header.seq >= self.submits.end
-            {
-                let what = "recovery: the header of a segment that is needed is damaged";
-                return Err(Error::corrupt(what, &file.path, 0));
-            }
-            at += PAGE as u64;
+    /// A segment whose header is lost must hold nothing that follows the end of the log; if the header is zeroes,
+    /// nothing that says so of what came before it, for a crash in its first commit leaves that commit.
+    pub(super) fn check_unreadable(
+        &mut self,
+        file: &SegmentFile,
+        zeroes: bool,
+    ) -> Result<(), Error> {
+        let end = self.submits.end;
+        let mut lost = false;
+        self.window.each_record(file, &mut |header| {
+            lost |= if zeroes {
+                header.durable >= end
+            } else {
+                header.seq >= end
+            };
+        })?;
+        if lost {
+            let what = "recovery: the header of a segment that is needed is damaged";
+            return Err(Error::corrupt(what, &file.path, 0));
         }
         Ok(())
+    }
+
+    /// The volumes of which a file has records that follow the end of the log.
+    pub(super) fn volumes_beyond(
+        &mut self,
+        file: &SegmentFile,
+        volumes: &mut BTreeSet<VolumeId>,
+    ) -> Result<(), Error> {
+        let end = self.submits.end;
+        self.window.each_record(file, &mut |header| {
+            if header.seq >= end {
+                volumes.insert(header.volume);
+            }
+        })
     }
 }
 
@@ -242,7 +267,7 @@ fn indices(extent: &Extent) -> impl Iterator<Item = BlockIndex> {
 }
 
 /// The part of a segment that is in memory.
-struct Window {
+pub(super) struct Window {
     bytes: AlignedBuf,
     /// Of which file, from where on, and how much.
     path: std::path::PathBuf,
@@ -251,7 +276,7 @@ struct Window {
 }
 
 impl Window {
-    fn new(file_len_max: u64) -> Self {
+    pub(super) fn new(file_len_max: u64) -> Self {
         Window {
             bytes: AlignedBuf::zeroed(file_len_max.min(WINDOW_LEN) as usize),
             path: std::path::PathBuf::new(),
@@ -287,7 +312,11 @@ impl Window {
     }
 
     /// The record of `segment` at `offset`, if a good one is there.
-    fn record(&mut self, segment: &Headed, offset: u64) -> Result<Option<Record<'_>>, Error> {
+    pub(super) fn record(
+        &mut self,
+        segment: &Headed,
+        offset: u64,
+    ) -> Result<Option<Record<'_>>, Error> {
         let header = &segment.header;
         let page = self.get(&segment.file, offset, PAGE, header.len)?;
         let found = page.and_then(|page| Unverified::look(page, header.salt, header.number));
@@ -295,11 +324,31 @@ impl Window {
     }
 
     /// The record at `offset`, of whatever segment.
-    fn any_record(&mut self, file: &SegmentFile, offset: u64) -> Result<Option<Record<'_>>, Error> {
+    pub(super) fn any_record(
+        &mut self,
+        file: &SegmentFile,
+        offset: u64,
+    ) -> Result<Option<Record<'_>>, Error> {
         let end = file.len / PAGE as u64 * PAGE as u64;
         let page = self.get(file, offset, PAGE, end)?;
         let found = page.and_then(Unverified::look_for_any);
         self.verify(file, offset, end, found)
+    }
+
+    /// Every good record of a file, of whatever use of it.
+    pub(super) fn each_record(
+        &mut self,
+        file: &SegmentFile,
+        f: &mut dyn FnMut(&RecordHeader),
+    ) -> Result<(), Error> {
+        let mut at = PAGE as u64;
+        while at < file.len {
+            if let Some(record) = self.any_record(file, at)? {
+                f(&record.header);
+            }
+            at += PAGE as u64;
+        }
+        Ok(())
     }
 
     fn verify(

@@ -35,23 +35,24 @@ pub(crate) enum Damage {
     Zero(u64),
 }
 
+/// Who takes every second one takes each kind.
 pub(crate) const ALL: [Damage; 19] = [
     Damage::FlipHeader(3),
-    Damage::FlipHeader(17),
-    Damage::FlipHeader(60),
     Damage::FlipHeader(130),
+    Damage::FlipHeader(17),
     Damage::Flip(10),
+    Damage::FlipHeader(60),
     Damage::Flip(35),
     Damage::Flip(50),
     Damage::Flip(80),
-    Damage::Flip(99),
-    Damage::Cut(0),
-    Damage::Cut(1),
-    Damage::Cut(60),
-    Damage::Cut(99),
-    Damage::Delete,
     Damage::Swap,
+    Damage::Flip(99),
+    Damage::Delete,
+    Damage::Cut(0),
+    Damage::Cut(60),
+    Damage::Cut(1),
     Damage::Overwrite,
+    Damage::Cut(99),
     Damage::Copy,
     Damage::Zero(0),
     Damage::Zero(50),
@@ -93,18 +94,20 @@ pub(crate) fn block(tag: u64) -> Block {
     bytes
 }
 
-fn config() -> Config {
-    Config {
-        journal_bytes: 4 << 20,
-        ..Config::small()
-    }
-}
-
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
 impl Machine {
+    pub(crate) fn config() -> Config {
+        Config {
+            journal_bytes: 8 << 20,
+            dirty_bytes: 64 << 20,
+            destage_bytes: 32 << 20,
+            ..Config::small()
+        }
+    }
+
     /// An empty store.
     pub(crate) fn new(seed: u64) -> Self {
         let sim = SimEnv::new(seed);
@@ -118,7 +121,7 @@ impl Machine {
     }
 
     pub(crate) fn open(sim: &SimEnv) -> Result<Store, volume::Error> {
-        Store::open(&sim.env(), Path::new(DIR), config())
+        Store::open(&sim.env(), Path::new(DIR), Machine::config())
     }
 
     pub(crate) fn create(&mut self, volume: &str, source: Source) {

@@ -5,5 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod journal;
 mod machine;
 mod packs;

@@ -1,0 +1,236 @@
+//! A way forward for a store whose journal is damaged: to what can be kept of it.
+//!
+//! 1. What [`journal::salvage`] can keep is written to a new journal, beside the damaged one.
+//! 2. The two change places; the damaged one stays in the store's directory under another name.
+//! 3. Opening the store finds what is missing in the history of volumes: what follows it is left out.
+//!
+//! A crash before the exchange leaves the damaged journal as it was, one within it no journal and a new one that is
+//! complete. So a repair can always be begun again.
+
+use crate::{
+    config::Config,
+    error::Error,
+    open::{io, journal_config, lock_store, read_manifest},
+    rebuild,
+    recover::{Gap, owner_of},
+    store::{Shared, Store},
+    volume::State,
+};
+use env::Env;
+use journal::{Journal, Replayed, Salvaged};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use types::StoreId;
+
+/// What is wrong with a journal, and what a repair does about it.
+#[derive(Clone, Debug)]
+pub struct JournalDamage {
+    /// The first thing that is wrong.
+    pub damage: String,
+    /// Flushes that are kept.
+    pub kept: u64,
+    /// Volumes with flushes that can be read, but not kept. There may have been others.
+    pub cut: Vec<String>,
+    /// Where the damaged journal is after the repair.
+    pub aside: PathBuf,
+}
+
+/// A volume or a snapshot that lacks flushes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostFlushes {
+    /// `volume`, `volume@snapshot` or `trash:ID`.
+    pub owner: String,
+    /// What is known of it.
+    pub what: String,
+}
+
+impl Store {
+    /// Looks at the journal of a store that nobody has open; if it is damaged, puts what can be kept in its
+    /// place, unless `dry_run` says to change nothing. `None` if nothing is wrong with it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for damage to the journal.
+    pub fn repair_journal(
+        env: &Env,
+        dir: &Path,
+        config: &Config,
+        dry_run: bool,
+    ) -> Result<Option<JournalDamage>, Error> {
+        let manifest = read_manifest(env, dir)?;
+        let _lock = lock_store(env, dir)?;
+        let paths = Paths::of(env, dir);
+        let exists = |path: &Path| {
+            env.files
+                .exists(path)
+                .map_err(io("cannot look for the journal"))
+        };
+        if !exists(&paths.journal)? {
+            if !dry_run {
+                paths.put_in_place(env, exists(&paths.new)?)?;
+            }
+            return Ok(Some(paths.missing()));
+        }
+        let salvage = |replay: &mut dyn FnMut(Replayed) -> Result<(), journal::Error>| {
+            journal::salvage(env, &paths.journal, manifest.id, replay)
+        };
+        let Some(damaged) = salvage(&mut |_| Ok(()))? else {
+            return Ok(None);
+        };
+        if !dry_run {
+            let mut new = paths.begin(env, manifest.id, config, &damaged)?;
+            salvage(&mut |replayed| keep(&mut new, replayed))?;
+            drop(new);
+            paths.exchange(env)?;
+        }
+        let catalog = rebuild::open_catalog(env, dir, manifest.id)?;
+        let cut = catalog.volumes()?.into_iter();
+        let cut = cut.filter(|record| damaged.cut.contains(&record.id));
+        Ok(Some(JournalDamage {
+            damage: damaged.damage.to_string(),
+            kept: damaged.kept,
+            cut: cut.map(|record| owner_of(&record)).collect(),
+            aside: paths.aside,
+        }))
+    }
+
+    /// As [`open`](Self::open), but volumes of which flushes are lost are at the last one that is there with all before
+    /// it, and are named. That is durable: they can be opened as usual afterwards.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for lost flushes.
+    pub fn open_without_lost_flushes(
+        env: &Env,
+        dir: &Path,
+        config: Config,
+    ) -> Result<(Store, Vec<LostFlushes>), Error> {
+        let mut lost = Vec::new();
+        let store = Store::open_with(env, dir, config, &mut |gaps| {
+            lost.extend(gaps.iter().flat_map(Gap::lost));
+            Ok(())
+        })?;
+        Ok((store, lost))
+    }
+}
+
+impl Gap {
+    fn lost(&self) -> impl Iterator<Item = LostFlushes> + '_ {
+        let what = format!("what was flushed after generation {} is lost", self.last);
+        let of = move |owner: String| LostFlushes {
+            owner,
+            what: what.clone(),
+        };
+        let snapshots = self.snapshots.iter();
+        let snapshots = snapshots.map(|snapshot| format!("{}@{}", self.owner, snapshot.name));
+        std::iter::once(self.owner.clone()).chain(snapshots).map(of)
+    }
+}
+
+impl Shared {
+    /// What the journal has of generations after a gap is old from now on, whatever comes later.
+    pub(crate) fn skip(self: &Arc<Self>, gap: &Gap) -> Result<(), Error> {
+        let Some(newest) = gap.found else {
+            return Ok(());
+        };
+        let known = self.volumes.lock().get(&gap.volume).cloned();
+        let volume = match known {
+            Some(volume) => volume,
+            // Also one that is in the trash.
+            None => match self.catalog.volume(gap.volume)? {
+                Some(record) => self.adopt(record, Vec::new())?,
+                None => return Ok(()),
+            },
+        };
+        volume.settle_frozen()?;
+        let mut committed = volume.record.lock();
+        let mut record = committed.record.clone();
+        record.destaged = newest;
+        let root = record.root;
+        volume.commit_record(&mut committed, record)?;
+        *volume.state.write() = State::new(newest.next(), root);
+        self.journal.destaged(gap.volume, newest);
+        Ok(())
+    }
+}
+
+/// Waits for each, so that memory holds one.
+fn keep(new: &mut Journal, replayed: Replayed) -> Result<(), journal::Error> {
+    let ticket = new.submit(replayed.volume, replayed.epoch, replayed.batches)?;
+    new.wait(ticket)
+}
+
+struct Paths {
+    store: PathBuf,
+    journal: PathBuf,
+    new: PathBuf,
+    aside: PathBuf,
+}
+
+impl Paths {
+    fn of(env: &Env, dir: &Path) -> Self {
+        let now = env.clock.now().as_millis();
+        Paths {
+            store: dir.to_owned(),
+            journal: dir.join("journal"),
+            new: dir.join("journal.new"),
+            aside: dir.join(format!("journal.damaged-{now}")),
+        }
+    }
+
+    /// A journal that is there only half.
+    fn begin(
+        &self,
+        env: &Env,
+        store: StoreId,
+        config: &Config,
+        damaged: &Salvaged,
+    ) -> Result<Journal, Error> {
+        let failed = "cannot make a new journal";
+        if env.files.exists(&self.new).map_err(io(failed))? {
+            for name in env.files.list(&self.new).map_err(io(failed))? {
+                env.files.remove(&self.new.join(name)).map_err(io(failed))?;
+            }
+        }
+        let mut config = journal_config(config);
+        // Records lie as close as they did, but for one end of a segment.
+        config.capacity_bytes += damaged.bytes + 2 * config.segment_bytes;
+        let new = Journal::open(env, &self.new, store, config, &mut |_| Ok(()));
+        Ok(new?)
+    }
+
+    fn exchange(&self, env: &Env) -> Result<(), Error> {
+        let failed = "cannot put the new journal in place";
+        env.files.sync_dir(&self.new).map_err(io(failed))?;
+        env.files.sync_dir(&self.store).map_err(io(failed))?;
+        env.files
+            .rename(&self.journal, &self.aside)
+            .map_err(io(failed))?;
+        env.files.sync_dir(&self.store).map_err(io(failed))?;
+        self.put_in_place(env, true)
+    }
+
+    /// The new one, if it is there: it is complete then. Else an empty one.
+    fn put_in_place(&self, env: &Env, complete: bool) -> Result<(), Error> {
+        let failed = "cannot put the new journal in place";
+        if complete {
+            env.files
+                .rename(&self.new, &self.journal)
+                .map_err(io(failed))?;
+        } else {
+            env.files
+                .create_dir_all(&self.journal)
+                .map_err(io(failed))?;
+        }
+        env.files.sync_dir(&self.store).map_err(io(failed))
+    }
+
+    fn missing(&self) -> JournalDamage {
+        JournalDamage {
+            damage: format!("{} is missing", self.journal.display()),
+            kept: 0,
+            cut: Vec::new(),
+            aside: self.journal.clone(),
+        }
+    }
+}
