@@ -277,6 +277,7 @@ impl Entry {
             JobKind::Export => "export",
             JobKind::Collect => "collection",
             JobKind::Check => "check",
+            JobKind::Scrub => "scrub",
         }
     }
 

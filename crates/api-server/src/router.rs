@@ -48,6 +48,11 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::store::usage))
         .routes(routes!(routes::store::collect))
         .routes(routes!(routes::store::check))
+        .routes(routes!(
+            routes::store::scrub_status,
+            routes::store::scrub_start,
+            routes::store::scrub_stop
+        ))
         .routes(routes!(routes::volumes::list, routes::volumes::create))
         .routes(routes!(
             routes::volumes::info,

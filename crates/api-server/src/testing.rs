@@ -5,7 +5,8 @@ use api_types::{
     ApiError, ByteRange, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect,
     ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DamagedPack, ErrorCode,
     ExportRequest, ImportRequest, Lost, NbdStatus, Repair, RepairKind, RepairOutcome, Restore,
-    Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Verdict, Volume, VolumeUsage, Work,
+    ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Verdict, Volume,
+    VolumeUsage, Work,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
@@ -195,6 +196,7 @@ impl Control for FakeControl {
             pid: 1,
             started_ms: 1_700_000_000_000,
             recovery_ms: 5,
+            scrub: self.scrub_status(),
             dedup: true,
             codec: Codec::Lz4,
             trash_keep_s: 86_400,
@@ -282,6 +284,26 @@ impl Control for FakeControl {
             });
         }
         Ok(report)
+    }
+
+    fn scrub(&self, work: Work<'_>) -> Result<ScrubStatus, ApiError> {
+        self.pass(work)?;
+        Ok(self.scrub_status())
+    }
+
+    fn scrub_status(&self) -> ScrubStatus {
+        ScrubStatus {
+            rate: 16 << 20,
+            every_s: 7 * 24 * 3600,
+            finished_ms: Some(1_700_000_000_000),
+            bytes: 3 << 20,
+            damaged: u64::from(*self.damaged.lock()),
+            ..ScrubStatus::default()
+        }
+    }
+
+    fn stop_scrub(&self) -> ScrubStatus {
+        self.scrub_status()
     }
 
     fn volumes(&self) -> Result<Vec<Volume>, ApiError> {

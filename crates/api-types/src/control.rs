@@ -2,8 +2,8 @@
 
 use crate::{
     ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, CreateSnapshot,
-    CreateVolume, ExportRequest, ImportRequest, NbdStatus, Restore, Snapshot, StoreInfo,
-    StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    CreateVolume, ExportRequest, ImportRequest, NbdStatus, Restore, ScrubStatus, Snapshot,
+    StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage,
 };
 use std::io::{Read, Write};
 use types::{Progress, VolumeRef};
@@ -34,6 +34,13 @@ pub trait Control: Send + Sync {
     fn collect(&self, request: &CollectRequest, work: Work<'_>) -> Result<CollectReport, ApiError>;
     /// Verifies the store.
     fn check(&self, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport, ApiError>;
+    /// Begins a round of scrubbing, or goes on with the one that was stopped, and waits for its end. Cancelled, it only
+    /// stops waiting.
+    fn scrub(&self, work: Work<'_>) -> Result<ScrubStatus, ApiError>;
+    /// How scrubbing stands.
+    fn scrub_status(&self) -> ScrubStatus;
+    /// Stops the round that is under way; the next goes on from there.
+    fn stop_scrub(&self) -> ScrubStatus;
 
     /// Volumes by name, the trash left out.
     fn volumes(&self) -> Result<Vec<Volume>, ApiError>;

@@ -46,6 +46,8 @@ pub enum JobKind {
     Collect,
     /// Verification.
     Check,
+    /// Verification in the background.
+    Scrub,
 }
 
 /// How a job is.

@@ -9,6 +9,7 @@ mod control;
 mod error;
 mod jobs;
 mod report;
+mod scrub;
 mod volumes;
 
 pub use check::{
@@ -21,6 +22,7 @@ pub use jobs::{Event, EventKind, Job, JobKind, JobState};
 pub use report::{
     CollectReport, CollectRequest, Connection, NbdStatus, SpaceLevel, StoreInfo, StoreUsage,
 };
+pub use scrub::ScrubStatus;
 pub use volumes::{
     Connect, CreateSnapshot, CreateVolume, ExportRequest, ImportRequest, Restore, Rollback,
     Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,

@@ -60,6 +60,9 @@ pub struct StoreInfo {
     /// The last time that storage refused to work, if ever since the daemon started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// The slow verification in the background.
+    #[serde(default)]
+    pub scrub: crate::ScrubStatus,
     /// When garbage was last collected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected_ms: Option<u64>,

@@ -1,6 +1,6 @@
 //! Checking: is everything that is needed there and as it was written, and what is not needed?
 
-mod owners;
+pub(crate) mod owners;
 mod report;
 
 pub use report::{Afflicted, CheckReport, DamagedPack, Extent, PackCounts, Verdict};
@@ -28,7 +28,7 @@ pub struct CheckOptions {
 }
 
 /// What is wrong with packs: which blocks that roots need, and why (the first reason).
-type Bad = FxHashMap<PackId, (LiveBits, String)>;
+pub(crate) type Bad = FxHashMap<PackId, (LiveBits, String)>;
 
 /// Checks every map, every pointer and every pack.
 ///

@@ -22,6 +22,7 @@ mod error;
 mod mark;
 mod plan;
 mod repair;
+mod scrub;
 
 pub use check::{
     Afflicted, CheckOptions, CheckReport, DamagedPack, Extent, PackCounts, Verdict, check,
@@ -31,6 +32,7 @@ pub use error::{Error, ErrorKind};
 pub use mark::{Marks, mark};
 pub use plan::{Action, How, Plan, Thresholds, decide};
 pub use repair::{Mend, Mended, repair};
+pub use scrub::{Scrubbed, owners_of, scrub};
 
 use types::{Root, VolumeId};
 

@@ -7,8 +7,8 @@ use crate::{
     shared::Shared,
 };
 use api_types::{
-    CheckReport, CheckRequest, CollectRequest, EventKind, Job, JobKind, StoreInfo, StoreUsage,
-    Verdict,
+    CheckReport, CheckRequest, CollectRequest, EventKind, Job, JobKind, ScrubStatus, StoreInfo,
+    StoreUsage, Verdict,
 };
 use axum::{Json, extract::State, response::IntoResponse};
 use std::sync::Arc;
@@ -58,6 +58,36 @@ pub(crate) async fn check(
         to_value(&report)
     })?;
     Ok(accepted(&entry))
+}
+
+/// How scrubbing stands.
+#[utoipa::path(get, path = "/v1/store/scrub", tag = "store", operation_id = "scrub_status",
+    responses((status = 200, body = ScrubStatus), Errors))]
+pub(crate) async fn scrub_status(State(shared): State<Shared>) -> Answer<ScrubStatus> {
+    Ok(Json(
+        shared.call(|control| Ok(control.scrub_status())).await?,
+    ))
+}
+
+/// Begins a round of scrubbing, or goes on with one that was stopped. The job ends with the round; its result is a
+/// ScrubStatus.
+#[utoipa::path(post, path = "/v1/store/scrub", tag = "store", operation_id = "scrub_start",
+    responses((status = 202, body = Job), Errors))]
+pub(crate) async fn scrub_start(
+    State(shared): State<Shared>,
+) -> Result<impl IntoResponse, Failure> {
+    let control = Arc::clone(&shared.control);
+    let entry = shared.jobs.begin(JobKind::Scrub, "store", move |work| {
+        to_value(&control.scrub(work)?)
+    })?;
+    Ok(accepted(&entry))
+}
+
+/// Stops the round that is under way; the next goes on from there.
+#[utoipa::path(delete, path = "/v1/store/scrub", tag = "store", operation_id = "scrub_stop",
+    responses((status = 200, body = ScrubStatus), Errors))]
+pub(crate) async fn scrub_stop(State(shared): State<Shared>) -> Answer<ScrubStatus> {
+    Ok(Json(shared.call(|control| Ok(control.stop_scrub())).await?))
 }
 
 fn damage(report: &CheckReport) -> String {

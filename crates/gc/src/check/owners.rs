@@ -18,7 +18,7 @@ const EXTENTS_MAX: usize = 10_000;
 const REPORT_NODES: u64 = 256;
 
 /// Finds those who are hit, if anything is wrong. Subtrees without damage are looked at once, whoever shares them.
-pub(super) fn afflicted(
+pub(crate) fn afflicted(
     store: &PackStore,
     roots: &[OwnedRoot],
     any_wrong: bool,

@@ -52,6 +52,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  holdfast check                     the store of the running daemon\n  holdfast check /var/lib/holdfast   a store that no daemon has open\n  holdfast check /var/lib/holdfast --repair --dry-run"
     )]
     Check(Check),
+    /// Verify all packs slowly in the background: start, stop, status.
+    #[command(subcommand)]
+    Scrub(Scrub),
     /// Virtual disks.
     #[command(subcommand, visible_alias = "vol")]
     Volume(Volume),
@@ -191,6 +194,23 @@ impl From<HowToCheck> for api_types::CheckRequest {
             dry_run: how.dry_run,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Scrub {
+    /// Begin a round, or go on with the one that was stopped.
+    #[command(after_help = "Example:\n  holdfast scrub start --wait")]
+    Start {
+        /// Until it has ended; exit code 5 if it found damage.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Stop the round that is under way; the next goes on from there.
+    #[command(after_help = "Example:\n  holdfast scrub stop")]
+    Stop,
+    /// Show how it stands and what it found.
+    #[command(after_help = "Example:\n  holdfast scrub status --json")]
+    Status,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,9 +5,11 @@ use super::{
     client::Client,
     failure::{DAMAGED, Failure},
     jobs,
-    output::{Output, duration},
+    output::{Output, duration, pairs, time},
 };
-use api_types::{CheckReport, CheckRequest, Job, Lost, Repair, RepairOutcome, Verdict};
+use api_types::{
+    CheckReport, CheckRequest, Job, Lost, Repair, RepairOutcome, ScrubStatus, Verdict,
+};
 use types::size::format_size;
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -21,6 +23,76 @@ pub(crate) async fn check(client: &Client, output: Output, how: args::HowToCheck
     let job: Job = client.post("/v1/store/check", &request).await?;
     let report: CheckReport = jobs::result(jobs::follow(client, output, job).await?)?;
     verdict(output, &report)
+}
+
+/// `holdfast scrub …`.
+pub(crate) async fn scrub(client: &Client, output: Output, command: args::Scrub) -> Result<()> {
+    const PATH: &str = "/v1/store/scrub";
+    match command {
+        args::Scrub::Start { wait } => {
+            let job: Job = client.post(PATH, &serde_json::json!({})).await?;
+            if !wait {
+                return output.done(&job, |job| {
+                    format!(
+                        "scrubbing: see 'holdfast scrub status', or 'holdfast job wait {}'",
+                        job.id
+                    )
+                });
+            }
+            let status: ScrubStatus = jobs::result(jobs::follow(client, output, job).await?)?;
+            output.show(&status, scrub_text)?;
+            if status.damaged > 0 {
+                let message = "damaged packs were found; 'holdfast check' lists what is lost";
+                return Err(Failure::new(DAMAGED, message));
+            }
+            Ok(())
+        }
+        args::Scrub::Stop => {
+            let status: ScrubStatus = client.delete(PATH).await?;
+            output.done(&status, scrub_text)
+        }
+        args::Scrub::Status => {
+            let status: ScrubStatus = client.get(PATH).await?;
+            output.show(&status, scrub_text)
+        }
+    }
+}
+
+fn scrub_text(s: &ScrubStatus) -> String {
+    let every = match s.every_s {
+        0 => "only when asked".to_owned(),
+        every => format!("every {}", duration(every * 1000)),
+    };
+    let mut lines = vec![
+        (
+            "scrub",
+            if s.running {
+                "running".to_owned()
+            } else {
+                "idle".to_owned()
+            },
+        ),
+        ("begins", every),
+        ("at most", format!("{} a second", format_size(s.rate))),
+        (
+            "read",
+            format!(
+                "{} in {} of {} packs",
+                format_size(s.bytes),
+                s.packs_done,
+                s.packs_total
+            ),
+        ),
+        ("damaged packs", s.damaged.to_string()),
+        (
+            "last finished",
+            s.finished_ms.map_or_else(|| "not yet".to_owned(), time),
+        ),
+    ];
+    if !s.position.is_empty() {
+        lines.push(("at pack", s.position.clone()));
+    }
+    pairs(&lines)
 }
 
 /// Shows a report; damage is an error, and so is a repair that failed.

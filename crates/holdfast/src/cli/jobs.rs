@@ -86,6 +86,7 @@ fn kind(kind: JobKind) -> &'static str {
         JobKind::Export => "export",
         JobKind::Collect => "collect",
         JobKind::Check => "check",
+        JobKind::Scrub => "scrub",
     }
 }
 

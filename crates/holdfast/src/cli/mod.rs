@@ -76,6 +76,7 @@ async fn ask(client: &Client, output: Output, command: Command) -> Result<(), Fa
         Command::Job(command) => jobs::run(client, output, command).await,
         Command::Nbd(command) => store::nbd(client, output, command).await,
         Command::Check(check) => health::check(client, output, check.how).await,
+        Command::Scrub(command) => health::scrub(client, output, command).await,
         Command::Events { follow } => store::events(client, output, follow).await,
         Command::Init(_)
         | Command::Serve(_)

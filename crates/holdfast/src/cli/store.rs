@@ -110,6 +110,13 @@ fn info_text(i: &StoreInfo) -> String {
             ),
         ),
         (
+            "scrubbed",
+            i.scrub.finished_ms.map_or_else(
+                || "not yet".to_owned(),
+                |at| format!("{}, {} damaged packs", time(at), i.scrub.damaged),
+            ),
+        ),
+        (
             "collected",
             i.collected_ms.map_or_else(|| "not yet".to_owned(), time),
         ),

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use types::size::{format_size, parse_size};
 use volume::Config as StoreConfig;
 
@@ -18,6 +18,8 @@ pub(crate) struct Config {
     pub(crate) nbd: Nbd,
     /// Garbage collection.
     pub(crate) collect: Collect,
+    /// The slow verification in the background.
+    pub(crate) scrub: Scrub,
 }
 
 /// Sizes with suffixes; the defaults depend on the machine's memory.
@@ -86,6 +88,67 @@ pub(crate) struct Collect {
 impl Default for Collect {
     fn default() -> Self {
         Collect { growth_percent: 25 }
+    }
+}
+
+/// The slow verification in the background.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Scrub {
+    /// Bytes of packs that it reads in a second, at most.
+    pub(crate) rate: Size,
+    /// From one round to the next: a number and s, m, h or d; or `off`.
+    pub(crate) every: Every,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Scrub {
+            rate: Size(16 << 20),
+            every: Every(Some(Duration::from_secs(7 * 24 * 3600))),
+        }
+    }
+}
+
+impl Scrub {
+    pub(crate) fn settings(&self) -> super::scrub::Settings {
+        super::scrub::Settings {
+            rate: self.rate.0,
+            every: self.every.0,
+        }
+    }
+}
+
+/// A time from one to the next, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Every(pub(crate) Option<Duration>);
+
+impl TryFrom<String> for Every {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Every(None));
+        }
+        let wrong = || format!("'{text}' is no time: a number and s, m, h or d, or 'off'");
+        let unit = match text.chars().last() {
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 24 * 3600,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+        let seconds = number.checked_mul(unit).filter(|seconds| *seconds > 0);
+        Ok(Every(Some(Duration::from_secs(seconds.ok_or_else(wrong)?))))
+    }
+}
+
+impl From<Every> for String {
+    fn from(every: Every) -> String {
+        every
+            .0
+            .map_or_else(|| "off".to_owned(), |every| format!("{}s", every.as_secs()))
     }
 }
 
@@ -172,6 +235,16 @@ mod tests {
                 threads: 4
             }
         );
+        let scrub = |text: &str| toml::from_str::<Config>(text).map(|config| config.scrub.every.0);
+        let hour = Some(Duration::from_secs(3600));
+        assert_eq!(scrub("[scrub]\nevery = '1h'\nrate = '8M'").unwrap(), hour);
+        assert_eq!(scrub("[scrub]\nevery = 'off'").unwrap(), None);
+        for wrong in ["0s", "7", "d", "", "-1d", "1ü"] {
+            assert!(
+                scrub(&format!("[scrub]\nevery = '{wrong}'")).is_err(),
+                "{wrong}"
+            );
+        }
         assert!(toml::from_str::<Config>("[memory]\ncash = '2G'").is_err());
         assert!(toml::from_str::<Config>("[memory]\ncache = 'much'").is_err());
     }

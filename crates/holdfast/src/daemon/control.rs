@@ -4,8 +4,8 @@ use super::{check, collect, connect, convert, images, metrics};
 use api_types::{
     ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, Connection,
     ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, ErrorCode, EventKind,
-    ExportRequest, ImportRequest, NbdStatus, Restore, Snapshot, StoreInfo, StoreUsage, TrashEntry,
-    UpdateVolume, Volume, VolumeUsage, Work,
+    ExportRequest, ImportRequest, NbdStatus, Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage,
+    TrashEntry, UpdateVolume, Volume, VolumeUsage, Work,
 };
 use catalog::VolumeRecord;
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ pub(crate) struct Daemon {
     pub(crate) growth_percent: u8,
     pub(crate) last_collect: Mutex<collect::Last>,
     pub(crate) last_collect_ms: AtomicU64,
+    pub(crate) scrub: super::scrub::Scrub,
     pub(crate) events: api_server::Events,
 }
 
@@ -125,6 +126,7 @@ impl Control for Daemon {
             pid: std::process::id(),
             started_ms: self.started_ms,
             recovery_ms: stats.recovery.as_millis() as u64,
+            scrub: self.scrub.status(),
             dedup: settings.defaults.dedup,
             codec: settings.defaults.codec,
             trash_keep_s: settings.trash_keep_s,
@@ -161,6 +163,18 @@ impl Control for Daemon {
 
     fn check(&self, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport> {
         check::check(&self.store, request, work)
+    }
+
+    fn scrub(&self, work: Work<'_>) -> Result<ScrubStatus> {
+        self.scrub.run(work)
+    }
+
+    fn scrub_status(&self) -> ScrubStatus {
+        self.scrub.status()
+    }
+
+    fn stop_scrub(&self) -> ScrubStatus {
+        self.scrub.stop()
     }
 
     fn volumes(&self) -> Result<Vec<Volume>> {

@@ -16,6 +16,7 @@ struct Label {
 fn encode_all(daemon: &Daemon) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("holdfast");
     store(&mut registry, daemon);
+    scrub(&mut registry, daemon);
     nbd(&mut registry, daemon);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
@@ -182,6 +183,52 @@ fn health(registry: &mut Registry, health: &volume::Health) {
         "disk_errors",
         "Calls that failed because the disk is sick",
         health.disk.errors,
+    );
+}
+
+fn scrub(registry: &mut Registry, daemon: &Daemon) {
+    let status = daemon.scrub.status();
+    for (name, help, value) in [
+        (
+            "scrub_running",
+            "1 while a round of scrubbing is under way",
+            u64::from(status.running),
+        ),
+        (
+            "scrub_packs_done",
+            "Packs looked at in this round",
+            status.packs_done,
+        ),
+        ("scrub_packs", "Packs of this round", status.packs_total),
+        (
+            "scrub_damaged_packs",
+            "Damaged packs found in this round, or the last",
+            status.damaged,
+        ),
+        (
+            "scrub_finished_timestamp_seconds",
+            "When the last round ended",
+            status.finished_ms.unwrap_or(0) / 1000,
+        ),
+        (
+            "damaged_packs",
+            "Packs with blocks that are known to be damaged",
+            daemon.store.packs().usage().damaged_packs,
+        ),
+    ] {
+        gauge(registry, name, help, value);
+    }
+    count(
+        registry,
+        "scrub_read_bytes",
+        "Bytes read by scrubbing",
+        status.bytes_total,
+    );
+    count(
+        registry,
+        "scrub_damage_found",
+        "Damaged packs found by scrubbing",
+        status.damaged_total,
     );
 }
 

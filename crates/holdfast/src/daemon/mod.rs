@@ -10,6 +10,7 @@ mod exports;
 mod images;
 mod metrics;
 mod news;
+mod scrub;
 mod serve;
 mod upkeep;
 

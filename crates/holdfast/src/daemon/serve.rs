@@ -5,6 +5,7 @@ use super::{
     control::Daemon,
     exports::StoreExports,
     news,
+    scrub::{self, Scrub},
     upkeep::{self, Stop},
 };
 use anyhow::{Context, Result, anyhow};
@@ -74,6 +75,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     };
     let clock = Arc::clone(&env.clock);
     let daemon = Arc::new(Daemon {
+        scrub: Scrub::new(env.clone(), &store, config.scrub.settings()),
         started_ms: env.clock.now().as_millis() as u64,
         env,
         store: Arc::clone(&store),
@@ -88,6 +90,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let stop = Arc::new(Stop(AtomicBool::new(false)));
     let upkeep = upkeep::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let news = news::start(Arc::clone(&daemon), Arc::clone(&stop))?;
+    let scrub = scrub::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let served = run_api(&daemon, listener);
     stop.0.store(true, Relaxed);
     tracing::info!("ending");
@@ -96,6 +99,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         tracing::warn!(connections = cut, "requests were cut off");
     }
     let _ = upkeep.join();
+    let _ = scrub.join();
     let _ = news.join();
     let closed = store.close().map_err(super::convert::api_error);
     for socket in ours {
