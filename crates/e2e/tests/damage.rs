@@ -50,7 +50,10 @@ fn python(script: &str, daemon: &Daemon, volume: &str) -> Result<String> {
 
 fn lost(daemon: &Daemon, volume: &str) -> Result<Vec<u64>> {
     let text = python(READER, daemon, volume)?;
-    text.lines().map(|line| Ok(line.trim().parse()?)).collect()
+    let blocks = text.lines().map(|line| line.trim().parse());
+    blocks
+        .collect::<Result<Vec<u64>, _>>()
+        .context("reading what the reader said")
 }
 
 fn files(dir: &Path, end: &str) -> Result<Vec<PathBuf>> {
@@ -98,14 +101,11 @@ fn a_damaged_pack_is_named_contained_and_healed() -> Result<()> {
         .into_owned();
     daemon.start()?;
 
-    let hit: Vec<(&str, Vec<u64>)> = ["web", "db"]
-        .into_iter()
-        .map(|volume| Ok((volume, lost(&daemon, volume)?)))
-        .collect::<Result<_>>()?;
-    let hit: Vec<_> = hit
-        .into_iter()
-        .filter(|(_, lost)| !lost.is_empty())
-        .collect();
+    let mut hit: Vec<(&str, Vec<u64>)> = Vec::new();
+    for volume in ["web", "db"] {
+        hit.push((volume, lost(&daemon, volume)?));
+    }
+    hit.retain(|(_, lost)| !lost.is_empty());
     let [(volume, blocks)] = &hit[..] else {
         anyhow::bail!("one volume is hit, not {hit:?}");
     };
@@ -149,14 +149,16 @@ fn a_damaged_pack_is_named_contained_and_healed() -> Result<()> {
 
     // The same again, and the snapshot gone: nothing is damaged any more.
     python(WRITER, &daemon, volume)?;
-    assert_eq!(lost(&daemon, volume)?, []);
+    assert_eq!(lost(&daemon, volume)?, Vec::<u64>::new());
     daemon.ok(&["snapshot", "rm", "web@old"])?;
-    let healed = || Ok(daemon.cli(&["check"])?.status.success());
-    ensure!(poll(LIMIT, || anyhow::Ok(healed()?))?, "it does not heal");
+    let healed = poll(LIMIT, || {
+        daemon.cli(&["check"]).map(|check| check.status.success())
+    })?;
+    ensure!(healed, "it does not heal");
     daemon.stop()?;
     daemon.start()?;
-    assert_eq!(lost(&daemon, "web")?, []);
-    assert_eq!(lost(&daemon, "db")?, []);
+    assert_eq!(lost(&daemon, "web")?, Vec::<u64>::new());
+    assert_eq!(lost(&daemon, "db")?, Vec::<u64>::new());
     Ok(())
 }
 
@@ -217,6 +219,6 @@ fn a_damaged_journal_stops_the_start_and_has_a_way_forward() -> Result<()> {
     daemon.start()?;
     daemon.ok(&["check"])?;
     python(WRITER, &daemon, "web")?;
-    assert_eq!(lost(&daemon, "web")?, []);
+    assert_eq!(lost(&daemon, "web")?, Vec::<u64>::new());
     Ok(())
 }

@@ -70,7 +70,7 @@ fn a_pack_that_is_gone_or_was_given_up_is_no_damage() {
 fn what_was_found_is_not_referred_to_again_and_so_writing_it_again_heals() {
     let mut machine = machine();
     let pointer = machine.pointer("b", 7);
-    machine.brick.rot(pointer.pack(), 20_000);
+    machine.brick.rot(pointer.pack(), 60_000);
     machine.reopen();
     let damaged = scrub(&machine.store, pointer.pack()).unwrap().damaged;
     let (blocks, _) = damaged.unwrap();
