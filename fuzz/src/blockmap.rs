@@ -18,7 +18,7 @@ use std::{
     ops::{ControlFlow, Range},
     sync::Arc,
 };
-use types::{BlockIndex, Codec, Epoch, NoProgress, PackId, Pointer, Root, StoreId};
+use types::{BlockIndex, Codec, Epoch, NoProgress, PackId, Pointer, Root, StoreId, VolumeId};
 
 const NODES_MAX: usize = 6;
 const SLOTS_MAX: usize = 8;
@@ -278,6 +278,10 @@ impl Roots for Fixed {
         Ok(self.0.clone())
     }
     fn quiesce(&self) {}
+
+    fn has_volume(&self, _: VolumeId) -> Result<bool, gc::Error> {
+        Ok(true)
+    }
 }
 
 /// Packs that are only read.

@@ -7,9 +7,12 @@ use crate::{alloc::bounded, input::Input};
 use format::{
     Node, frame,
     live::{LiveBits, SLOT_LEN, SLOT_OFFSETS},
+    note::RootNote,
     pack::{FrameKind, NewFrame, NewPack, PACK_BLOCKS, PackHeader},
 };
-use types::{BLOCK_SIZE, BlockHash, Codec, PackId, Pointer, StoreId};
+use types::{
+    BLOCK_SIZE, BlockHash, Codec, Epoch, Generation, PackId, Pointer, Root, StoreId, VolumeId,
+};
 
 const PACK: PackId = PackId(0x1234);
 const STORE: StoreId = StoreId([7; 16]);
@@ -44,6 +47,19 @@ fn read(object: &[u8]) {
         return;
     };
     assert!(needed.expect("it decoded") <= object.len());
+    if let Ok(Some(note)) = RootNote::decode(object, PACK, STORE) {
+        assert_eq!(header.noted, Some(note.volume));
+        let again = NewPack {
+            pack: PACK,
+            store: STORE,
+            revision: 0,
+            hashes: &[],
+            live: None,
+            note: &note.encode(),
+        }
+        .assemble(&[]);
+        assert_eq!(RootNote::decode(&again, PACK, STORE), Ok(Some(note)));
+    }
     assert!(usize::from(header.blocks) <= PACK_BLOCKS && header.frames.len() <= PACK_BLOCKS);
     assert!(
         header
@@ -167,6 +183,22 @@ pub fn seeds() -> Vec<Vec<u8>> {
         codec: Codec::None,
         stored: Vec::new(),
     };
+    let note = RootNote {
+        volume: VolumeId(7),
+        name: "vm-1".parse().expect("a name"),
+        epoch: Epoch(3),
+        generation: Generation(4),
+        root: Root {
+            pointer: Pointer::new(PACK, 2),
+            height: 1,
+        },
+        size: 1 << 30,
+        mapped_blocks: 9,
+        dedup: true,
+        codec: Codec::Lz4,
+        read_only: false,
+    }
+    .encode();
     let new = |revision, hashes: &[BlockHash], live, frames: &[NewFrame]| {
         NewPack {
             pack: PACK,
@@ -174,7 +206,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             revision,
             hashes,
             live,
-            note: &[],
+            note: &note,
         }
         .assemble(frames)
     };
