@@ -125,6 +125,7 @@ impl FakeControl {
             dedup: true,
             codec: Codec::Lz4,
             read_only: false,
+            quota: None,
             origin: None,
             snapshots: 0,
             created_ms: 1_700_000_000_000,
@@ -341,6 +342,7 @@ impl Control for FakeControl {
             held.volume.codec = request.codec.unwrap_or_default();
             held.volume.dedup = request.dedup.unwrap_or(true);
             held.volume.read_only = request.read_only.unwrap_or(false);
+            held.volume.quota = request.quota.filter(|&bytes| bytes != 0);
             Ok(held.volume.clone())
         })
     }
@@ -357,6 +359,7 @@ impl Control for FakeControl {
             volume.codec = request.codec.unwrap_or(volume.codec);
             volume.dedup = request.dedup.unwrap_or(volume.dedup);
             volume.read_only = request.read_only.unwrap_or(volume.read_only);
+            volume.quota = request.quota.or(volume.quota).filter(|&bytes| bytes != 0);
             if let Some(new) = &request.name {
                 volume.name.clone_from(new);
             }

@@ -23,6 +23,9 @@ pub struct Volume {
     pub codec: Codec,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Bytes that it may map; absent: as many as it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
     /// What it was cloned from, `volume@snapshot` at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -58,6 +61,9 @@ pub struct CreateVolume {
     /// Default: false.
     #[serde(default)]
     pub read_only: Option<bool>,
+    /// See [`Volume::quota`]. A clone does not inherit it.
+    #[serde(default)]
+    pub quota: Option<u64>,
 }
 
 /// Changes a volume; what is absent stays.
@@ -83,6 +89,9 @@ pub struct UpdateVolume {
     /// See [`Volume::read_only`].
     #[serde(default)]
     pub read_only: Option<bool>,
+    /// See [`Volume::quota`]; 0: none any more.
+    #[serde(default)]
+    pub quota: Option<u64>,
 }
 
 /// A snapshot.

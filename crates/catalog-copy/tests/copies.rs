@@ -31,6 +31,7 @@ fn volume(id: u64, name: &str) -> Change {
         created_ms: 1,
         origin: None,
         trashed: None,
+        quota: None,
     })
 }
 

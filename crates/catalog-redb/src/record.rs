@@ -9,10 +9,11 @@
 use crate::guard::Cause;
 use catalog::{Settings, SnapshotRecord, VolumeRecord};
 use serde::{Serialize, de::DeserializeOwned};
+use std::borrow::Cow;
 use types::{SnapshotId, VolumeId};
 
 /// Of the records that this program writes.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 const CRC_LEN: usize = 4;
 
 /// What is stored as a record.
@@ -25,6 +26,8 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
     fn is_sound(&self) -> bool {
         true
     }
+    /// What version 1 lacks at the end.
+    const SINCE_1: &'static [u8] = &[];
 }
 
 /// A counter, under its name.
@@ -50,6 +53,8 @@ impl Record for Settings {
 
 impl Record for VolumeRecord {
     const TABLE: &'static str = "volumes";
+    /// No quota.
+    const SINCE_1: &'static [u8] = &[0];
     fn key(&self) -> Vec<u8> {
         volume_key(self.id)
     }
@@ -101,15 +106,14 @@ pub(crate) fn decode<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, Cause> {
     let (&version, body) = body
         .split_first()
         .ok_or(Cause::damaged("a record is empty"))?;
-    if version != VERSION {
-        return Err(if version > VERSION {
-            Cause::Newer("a record is of a newer format")
-        } else {
-            Cause::damaged("a record is of no known format")
-        });
-    }
+    let body = match version {
+        VERSION => Cow::Borrowed(body),
+        1 => Cow::Owned([body, R::SINCE_1].concat()),
+        0 => return Err(Cause::damaged("a record is of no known format")),
+        _ => return Err(Cause::Newer("a record is of a newer format")),
+    };
     let (record, rest): (R, _) =
-        postcard::take_from_bytes(body).map_err(|_| Cause::damaged("a record makes no sense"))?;
+        postcard::take_from_bytes(&body).map_err(|_| Cause::damaged("a record makes no sense"))?;
     if rest.is_empty() && record.key() == key && record.is_sound() {
         Ok(record)
     } else {

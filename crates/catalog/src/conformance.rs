@@ -54,6 +54,7 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
         created_ms: 1,
         origin: None,
         trashed: None,
+        quota: Some(1 << 30),
     }
 }
 
@@ -264,6 +265,7 @@ fn the_trash_gives_up_names(catalog: &dyn Catalog) {
     let old = read(catalog, 1).expect("in the trash");
     let restored = VolumeRecord {
         trashed: None,
+        quota: Some(1 << 30),
         ..old.clone()
     };
     refused(catalog, ErrorKind::Exists, &[put(&restored)]);

@@ -195,6 +195,8 @@ pub struct VolumeRecord {
     pub origin: Option<String>,
     /// If it is in the trash.
     pub trashed: Option<Trashed>,
+    /// Bytes that it may map; none: as many as it has.
+    pub quota: Option<u64>,
 }
 
 impl VolumeRecord {

@@ -25,6 +25,8 @@ pub struct Create {
     pub codec: Option<Codec>,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Bytes that it may map; none: as many as it has.
+    pub quota: Option<u64>,
 }
 
 /// What a volume begins as.
@@ -51,6 +53,8 @@ pub struct Update {
     pub codec: Option<Codec>,
     /// Refuse writes.
     pub read_only: Option<bool>,
+    /// Bytes that it may map; 0: no quota any more.
+    pub quota: Option<u64>,
 }
 
 /// Checks a volume's size, bytes.
@@ -106,7 +110,10 @@ impl Store {
             read_only: create.read_only,
         };
         let record = self.new_record(create.name.clone(), size, properties, rooted, origin)?;
-        self.insert(record)
+        self.insert(VolumeRecord {
+            quota: create.quota,
+            ..record
+        })
     }
 
     /// Refuses a name that a volume has.
@@ -141,6 +148,7 @@ impl Store {
             created_ms: self.shared.now_ms(),
             origin,
             trashed: None,
+            quota: None,
         })
     }
 
@@ -222,6 +230,11 @@ impl Volume {
         properties.dedup = update.dedup.unwrap_or(properties.dedup);
         properties.codec = update.codec.unwrap_or(properties.codec);
         properties.read_only = update.read_only.unwrap_or(properties.read_only);
+        record.quota = match update.quota {
+            Some(0) => None,
+            Some(bytes) => Some(bytes),
+            None => record.quota,
+        };
         self.commit_record(&mut committed, record)?;
         Ok(committed.record.clone())
     }

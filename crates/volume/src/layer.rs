@@ -33,6 +33,8 @@ pub(crate) struct Layer {
     zeroes: RangeSet,
     /// The same, as it was done, for who comes after us.
     ranges: Ranges,
+    /// Blocks that are in no map, as far as is known: never fewer than there are.
+    fresh: u64,
     log: Log,
 }
 
@@ -69,6 +71,7 @@ impl Layer {
             blocks: FxHashMap::default(),
             zeroes: RangeSet::default(),
             ranges: Ranges::default(),
+            fresh: 0,
             log: Log::default(),
         }
     }
@@ -112,6 +115,7 @@ impl Layer {
                         journaled: false,
                     },
                 );
+                self.fresh += 1;
                 self.note(index);
             }
         }
@@ -127,6 +131,16 @@ impl Layer {
             log.dedup();
             log.retain(|index| self.blocks.get(index).is_some_and(|slot| !slot.journaled));
         }
+    }
+
+    /// Blocks that no map has, at most.
+    pub(crate) fn fresh(&self) -> u64 {
+        self.fresh
+    }
+
+    /// Somebody has looked: so many are in no map.
+    pub(crate) fn set_fresh(&mut self, fresh: u64) {
+        self.fresh = fresh;
     }
 
     /// Sets a range of blocks to zero.
@@ -171,6 +185,7 @@ impl Layer {
                 },
             );
         }
+        self.fresh = self.blocks.len() as u64;
         self.log = Log::default();
     }
 

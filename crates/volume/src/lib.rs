@@ -40,6 +40,7 @@ mod manage;
 mod manifest;
 mod nodes;
 mod open;
+mod quota;
 mod ranges;
 mod read;
 mod rebuild;

@@ -5,6 +5,7 @@ use crate::{
     error::{Error, ErrorKind},
     health::Part,
     layer::{Layer, Log},
+    quota::UNLIMITED,
     store::Shared,
 };
 use catalog::{SnapshotRecord, VolumeRecord};
@@ -30,6 +31,10 @@ pub(crate) struct Volume {
     pub(crate) size: AtomicU64,
     /// Mirrors the record.
     pub(crate) read_only: AtomicBool,
+    /// Mirrors the record: bytes, or none.
+    pub(crate) quota: AtomicU64,
+    /// Mirrors the record.
+    pub(crate) mapped: AtomicU64,
     /// Mirrors the record, for whoever tells the log and must not wait for a commit.
     pub(crate) name: Mutex<Name>,
     /// Waits in the work queue.
@@ -163,6 +168,8 @@ impl Volume {
             epoch: record.epoch,
             size: AtomicU64::new(record.size),
             read_only: AtomicBool::new(record.properties.read_only),
+            quota: AtomicU64::new(record.quota.unwrap_or(UNLIMITED)),
+            mapped: AtomicU64::new(record.mapped_blocks),
             name: Mutex::new(record.name.clone()),
             queued: AtomicBool::new(false),
             manage: Mutex::new(()),
@@ -197,6 +204,8 @@ impl Volume {
             .commit(&[catalog::Change::PutVolume(record.clone())])?;
         self.size.store(record.size, Relaxed);
         self.read_only.store(record.properties.read_only, Relaxed);
+        let quota = record.quota.unwrap_or(UNLIMITED);
+        self.quota.store(quota, Relaxed);
         self.set_record(committed, record);
         Ok(())
     }
@@ -205,6 +214,7 @@ impl Volume {
     pub(crate) fn set_record(&self, committed: &mut Committed, mut record: VolumeRecord) {
         record.version += 1;
         self.name.lock().clone_from(&record.name);
+        self.mapped.store(record.mapped_blocks, Relaxed);
         committed.record = record;
     }
 

@@ -35,7 +35,8 @@ impl Volume {
                 whole.push(piece);
             } else {
                 let bytes = &data[piece.of_request.clone()];
-                self.merge(&piece, end, |part| part.copy_from_slice(bytes))?;
+                let fresh = self.admit_to_quota(std::slice::from_ref(&piece))?;
+                self.merge(&piece, end, fresh, |part| part.copy_from_slice(bytes))?;
             }
         }
         whole
@@ -50,15 +51,20 @@ impl Volume {
         data: &[u8],
         end: u64,
     ) -> Result<(), Error> {
+        let fresh = self.admit_to_quota(pieces)?;
         let mut new = self.shared.buffer.take(pieces.len())?;
         for (new, piece) in new.iter_mut().zip(pieces) {
             let bytes = &data[piece.of_request.clone()];
             new.fill(bytes.try_into().expect("a whole piece is a block"));
         }
         self.change_head(end, |state| {
+            let known = state.head.fresh();
             for (new, piece) in new.into_iter().zip(pieces) {
                 let block = new.publish(self.place(state, piece.index));
                 state.head.insert(piece.index, block);
+            }
+            if let Some(fresh) = fresh {
+                state.head.set_fresh(known + fresh);
             }
         })
     }
@@ -117,7 +123,7 @@ impl Volume {
 
     fn zero_piece(self: &Arc<Self>, piece: &Piece, limit: u64) -> Result<(), Error> {
         self.admit(BLOCK_SIZE as u64, Need::Space)?;
-        self.merge(piece, limit, |part| part.fill(0))
+        self.merge(piece, limit, None, |part| part.fill(0))
     }
 
     /// Changes a part of a block: what it holds otherwise is looked up first, without holding the lock.
@@ -125,6 +131,7 @@ impl Volume {
         self: &Arc<Self>,
         piece: &Piece,
         end: u64,
+        fresh: Option<u64>,
         change: impl Fn(&mut [u8]),
     ) -> Result<(), Error> {
         let mut new = self.shared.buffer.take(1)?;
@@ -143,7 +150,11 @@ impl Volume {
                 let mut new = new.remove(0);
                 new.fill(&block);
                 let block = new.publish(self.place(state, piece.index));
+                let known = state.head.fresh();
                 state.head.insert(piece.index, block);
+                if let Some(fresh) = fresh {
+                    state.head.set_fresh(known + fresh);
+                }
                 true
             })?;
             if done {

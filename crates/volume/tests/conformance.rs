@@ -23,6 +23,7 @@ fn suite(env: &env::Env, dir: &Path, config: Config) {
             dedup: Some(number.is_multiple_of(2)),
             codec: Some([Codec::None, Codec::Lz4, Codec::Zstd][number as usize % 3]),
             read_only: false,
+            quota: None,
         };
         store.create_volume(&create).unwrap();
         let device = store.device(&create.name.into()).unwrap();

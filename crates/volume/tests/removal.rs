@@ -31,6 +31,7 @@ fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevice> {
         dedup: None,
         codec: None,
         read_only: false,
+        quota: None,
     };
     store.create_volume(&create).unwrap();
     device(store, volume)

@@ -79,6 +79,7 @@ fn changes(name: &str, request: &UpdateVolume) -> String {
         request
             .read_only
             .map(|read_only| format!("read_only={read_only}")),
+        request.quota.map(|quota| format!("quota={quota}")),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     format!("volume {name} was changed: {}", parts.join(" "))

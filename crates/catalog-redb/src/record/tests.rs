@@ -29,6 +29,7 @@ fn volume() -> VolumeRecord {
             at_ms: 10,
             until_ms: 11,
         }),
+        quota: None,
     }
 }
 
@@ -69,24 +70,33 @@ fn why(bytes: &[u8]) -> String {
 
 /// A change here makes existing stores unreadable: give it a new version, and read the old one.
 #[test]
-fn version_1_looks_like_this() {
+fn version_2_looks_like_this() {
     assert_eq!(
         hex(&encode(&volume()).unwrap()),
-        "0101020377656203808080800486a001020708010200090103744031010a0b6b7bcadf"
+        "0201020377656203808080800486a001020708010200090103744031010a0b002ed006ec"
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),
-        "0104010101738004020000037e77dd7b"
+        "0204010101738004020000032e0b4f28"
     );
     assert_eq!(
         hex(&encode(&Settings::default()).unwrap()),
-        "010001010080a305265a93da"
+        "020001010080a3054fddd701"
     );
     let counter = Counter {
         name: "pack".to_owned(),
         value: 300,
     };
-    assert_eq!(hex(&encode(&counter).unwrap()), "01047061636bac02fdb5be5f");
+    assert_eq!(hex(&encode(&counter).unwrap()), "02047061636bac029432fa84");
+}
+
+#[test]
+fn version_1_is_read() {
+    let old = "0101020377656203808080800486a001020708010200090103744031010a0b6b7bcadf";
+    let bytes = |at: usize| u8::from_str_radix(&old[at..at + 2], 16).unwrap();
+    let old: Vec<u8> = (0..old.len()).step_by(2).map(bytes).collect();
+    let decoded = decode::<VolumeRecord>(&volume_key(VolumeId(1)), &old).unwrap();
+    assert_eq!(decoded, volume());
 }
 
 #[test]

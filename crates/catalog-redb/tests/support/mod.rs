@@ -23,6 +23,7 @@ pub fn volume(id: u64, text: &str) -> VolumeRecord {
         created_ms: 1,
         origin: None,
         trashed: None,
+        quota: None,
     }
 }
 

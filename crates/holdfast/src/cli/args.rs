@@ -233,6 +233,9 @@ pub(crate) enum Volume {
         /// Refuse writes.
         #[arg(long)]
         read_only: bool,
+        /// The most that it may hold, whatever its size: writes beyond get "no space".
+        #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+        quota: Option<u64>,
     },
     /// List volumes.
     #[command(
@@ -285,11 +288,11 @@ pub(crate) enum Volume {
         new: Name,
     },
     /// Change properties, for what is written from now on.
-    #[command(after_help = "Example:\n  holdfast volume set web codec=zstd dedup=off read-only=on")]
+    #[command(after_help = "Example:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G")]
     Set {
         /// Its name.
         name: Name,
-        /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off.
+        /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off, quota=SIZE|none.
         #[arg(required = true, value_name = "KEY=VALUE")]
         properties: Vec<String>,
     },

@@ -30,10 +30,12 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
             size,
             properties,
             read_only,
+            quota,
         } => {
             let request = CreateVolume {
                 size: size_.or(size),
                 read_only: read_only.then_some(true),
+                quota,
                 ..create(&name, properties)
             };
             made(output, &client.post("/v1/volumes", &request).await?)
@@ -187,6 +189,10 @@ fn details(v: &Volume) -> String {
         ("codec", v.codec.to_string()),
         ("dedup", switch(v.dedup)),
         ("read-only", switch(v.read_only)),
+        (
+            "quota",
+            v.quota.map_or_else(|| "none".to_owned(), format_size),
+        ),
         ("snapshots", v.snapshots.to_string()),
         ("clients", v.connections.to_string()),
         ("created", time(v.created_ms)),
@@ -229,9 +235,11 @@ fn parse_properties(properties: &[String]) -> Result<UpdateVolume> {
             "codec" => update.codec = Some(value.parse().map_err(Failure::usage)?),
             "dedup" => update.dedup = on()?,
             "read-only" => update.read_only = on()?,
+            "quota" if value == "none" => update.quota = Some(0),
+            "quota" => update.quota = Some(parse_size(value).map_err(Failure::usage)?),
             _ => {
                 let message =
-                    format!("'{key}' is no property: there are codec, dedup and read-only");
+                    format!("'{key}' is no property: there are codec, dedup, quota and read-only");
                 return Err(Failure::usage(message));
             }
         }

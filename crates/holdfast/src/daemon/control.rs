@@ -206,6 +206,7 @@ impl Control for Daemon {
             dedup: request.dedup,
             codec: request.codec,
             read_only: request.read_only.unwrap_or(false),
+            quota: request.quota.filter(|&bytes| bytes != 0),
         };
         self.describe(
             self.store
@@ -223,6 +224,7 @@ impl Control for Daemon {
             dedup: request.dedup,
             codec: request.codec,
             read_only: request.read_only,
+            quota: request.quota,
         };
         if update.name.is_some() {
             self.refuse_in_use(&name, "renamed")?;

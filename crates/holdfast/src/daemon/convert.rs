@@ -70,6 +70,7 @@ pub(crate) fn volume(record: VolumeRecord, snapshots: u64, connections: u64, dir
         dedup: record.properties.dedup,
         codec: record.properties.codec,
         read_only: record.properties.read_only,
+        quota: record.quota,
         origin: record.origin,
         snapshots,
         created_ms: record.created_ms,

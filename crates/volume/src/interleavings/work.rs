@@ -35,6 +35,7 @@ fn volume(shared: &Arc<Shared>, store: &Store, name: &str) -> Arc<Volume> {
         dedup: None,
         codec: None,
         read_only: false,
+        quota: None,
     };
     let id = store.create_volume(&create).unwrap().id;
     shared.volume(id).unwrap()

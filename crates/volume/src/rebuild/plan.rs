@@ -242,6 +242,8 @@ impl Plan {
                 at_ms: now_ms,
                 until_ms: now_ms.saturating_add(keep_ms),
             }),
+            // Nobody notes it but the catalog.
+            quota: None,
         };
         self.contents.volumes.insert(record.id, record);
     }

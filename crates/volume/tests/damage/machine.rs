@@ -135,6 +135,7 @@ impl Machine {
             dedup: None,
             codec: None,
             read_only: false,
+            quota: None,
         };
         self.store.create_volume(&create).unwrap();
         self.contents.insert(volume.to_owned(), contents);

@@ -51,6 +51,7 @@ impl World {
             dedup: None,
             codec: None,
             read_only: false,
+            quota: None,
         };
         self.store.create_volume(&create).map(drop)
     }

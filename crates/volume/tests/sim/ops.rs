@@ -116,6 +116,7 @@ impl Site<'_> {
             dedup: None,
             codec: None,
             read_only: false,
+            quota: None,
         }))?;
         model.doubt = None;
         model

@@ -272,6 +272,7 @@ fn make(store: &Store, volume: &str) {
         dedup: None,
         codec: None,
         read_only: false,
+        quota: None,
     };
     store.create_volume(&create).unwrap();
 }

@@ -32,6 +32,7 @@ pub(crate) fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevic
         dedup: None,
         codec: None,
         read_only: false,
+        quota: None,
     };
     store.create_volume(&create).unwrap();
     device(store, volume)
