@@ -73,6 +73,7 @@ fn volume(id: u64, name: &str) -> VolumeRecord {
         created_ms: 5,
         origin: None,
         trashed: None,
+        quota: None,
     }
 }
 

@@ -75,6 +75,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 created_ms: 1_700_000_000_000,
                 origin,
                 trashed,
+                quota: Some(1 << 29),
             }),
         );
     }

@@ -288,7 +288,9 @@ pub(crate) enum Volume {
         new: Name,
     },
     /// Change properties, for what is written from now on.
-    #[command(after_help = "Example:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G")]
+    #[command(
+        after_help = "Example:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G"
+    )]
     Set {
         /// Its name.
         name: Name,
