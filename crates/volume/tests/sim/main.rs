@@ -19,6 +19,7 @@ mod ops;
 mod random;
 mod rebuild;
 mod script;
+mod startup;
 mod verify;
 
 use types::Name;

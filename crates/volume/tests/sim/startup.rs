@@ -1,0 +1,62 @@
+//! What starting costs.
+
+use crate::{DIR, name};
+use block::Durability::Volatile;
+use sim::{Fault, Injection, SimEnv};
+use std::{path::Path, time::Duration};
+use types::BLOCK_SIZE;
+use volume::{Config, Create, InitOptions, Source, Store};
+
+/// Blocks that are no duplicates of each other, and do not compress.
+fn noise(first: u64, count: u64) -> Vec<u8> {
+    let mut state = first << 1 | 1;
+    let bytes = (0..count as usize * BLOCK_SIZE).map(|_| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(11);
+        (state >> 56) as u8
+    });
+    bytes.collect()
+}
+
+/// I/Os of opening a store that holds so many MiB in packs, and nothing in the journal.
+fn start_of(mib: u64) -> u64 {
+    let sim = SimEnv::new(7);
+    let dir = Path::new(DIR);
+    Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
+    let store = Store::open(&sim.env(), dir, Config::small()).unwrap();
+    let create = Create {
+        name: name("v"),
+        source: Source::Empty(1 << 30),
+        dedup: None,
+        codec: None,
+        read_only: false,
+        quota: None,
+    };
+    store.create_volume(&create).unwrap();
+    let disk = store.device(&name("v").into()).unwrap();
+    for n in 0..mib {
+        disk.write(n << 20, &noise(n, 256), Volatile).unwrap();
+    }
+    store.close().unwrap();
+    drop((disk, store));
+    // A stall of no time is met by every I/O and does nothing: it counts.
+    sim.inject(Injection {
+        fault: Fault::Stall(Duration::ZERO),
+        file: String::new(),
+        skip: 0,
+        times: u64::MAX,
+    });
+    let before = sim.struck();
+    let store = Store::open(&sim.env(), dir, Config::small()).unwrap();
+    assert_eq!(store.find(&name("v")).unwrap().mapped_blocks, mib * 256);
+    sim.struck() - before
+}
+
+/// The store is thirty times as large, and opened with as many I/Os, but for some of the catalog's.
+#[test]
+fn starting_does_not_depend_on_what_is_stored() {
+    let (small, large) = (start_of(2), start_of(60));
+    assert!(
+        small > 10 && large <= small + small / 4,
+        "{small} I/Os for 2 MiB, {large} for 60 MiB"
+    );
+}
