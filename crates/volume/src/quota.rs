@@ -64,8 +64,8 @@ impl Volume {
         let root = {
             let state = self.state.read();
             for piece in pieces {
-                let found = state.layers().map(|layer| layer.find(piece.index));
-                match found.filter(|found| !matches!(found, Found::Absent)).next() {
+                let mut found = state.layers().map(|layer| layer.find(piece.index));
+                match found.find(|found| !matches!(found, Found::Absent)) {
                     Some(Found::Zero) => fresh += 1,
                     Some(_) => {}
                     None => unknown.push(BlockIndex(piece.index)),
