@@ -143,7 +143,7 @@ pub struct PackHeader {
     pub hashes: Option<std::ops::Range<u64>>,
     /// Where the frames are.
     pub payload: std::ops::Range<u64>,
-    /// Whose root it has a [note](crate::note) of.
+    /// Whose root it has a [note] of.
     pub noted: Option<VolumeId>,
     hashes_crc: u32,
 }

@@ -1,7 +1,7 @@
 //! Locks, atomics and threads of everything that several threads use.
 //!
 //! In a program these are `parking_lot`'s and `std`'s own types under another name, at no cost. With the feature
-//! `shuttle` they are those of the model checker of that name: inside of [`model::explore`] the threads of a
+//! `shuttle` they are those of the model checker of that name: inside of `model::explore` the threads of a
 //! test are run one at a time, and at every lock, atomic, wait and start of a thread a seed decides which of
 //! them goes on. So orders of execution that take years to meet by chance are met in seconds, a deadlock or a lost
 //! wake-up is seen as such, and what failed once fails again with the same seed.

@@ -19,7 +19,7 @@
 //! used this buffer; a volume whose epoch is not among them was written by somebody else since.
 //!
 //! **Invariant:** what an entry refers to is not touched again while anybody holds the slot. Only
-//! [`slots`] touches the region.
+//! the module `slots` touches the region.
 
 mod header;
 mod ranges;

@@ -17,21 +17,24 @@ fn noise(first: u64, count: u64) -> Vec<u8> {
     bytes.collect()
 }
 
-/// I/Os of opening a store that holds so many MiB in packs, and nothing in the journal.
-fn start_of(mib: u64) -> u64 {
-    let sim = SimEnv::new(7);
-    let dir = Path::new(DIR);
-    Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
-    let store = Store::open(&sim.env(), dir, Config::small()).unwrap();
-    let create = Create {
+fn empty_volume() -> Create {
+    Create {
         name: name("v"),
         source: Source::Empty(1 << 30),
         dedup: None,
         codec: None,
         read_only: false,
         quota: None,
-    };
-    store.create_volume(&create).unwrap();
+    }
+}
+
+/// I/Os of opening a store that holds so many MiB in packs, and nothing in the journal.
+fn start_of(mib: u64) -> u64 {
+    let sim = SimEnv::new(7);
+    let dir = Path::new(DIR);
+    Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
+    let store = Store::open(&sim.env(), dir, Config::small()).unwrap();
+    store.create_volume(&empty_volume()).unwrap();
     let disk = store.device(&name("v").into()).unwrap();
     for n in 0..mib {
         disk.write(n << 20, &noise(n, 256), Volatile).unwrap();
@@ -59,4 +62,40 @@ fn starting_does_not_depend_on_what_is_stored() {
         small > 10 && large <= small + small / 4,
         "{small} I/Os for 2 MiB, {large} for 60 MiB"
     );
+}
+
+/// A process dies in a commit, which is in the page cache then and not on the disk. The next one sees it, and what it
+/// builds on it must not outlive it, wherever the power goes.
+#[test]
+fn what_is_begun_on_a_commit_does_not_outlive_it() {
+    let dir = Path::new(DIR);
+    let mut deaths = 0;
+    for io in 1.. {
+        let sim = SimEnv::new(io);
+        Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
+        let store = Store::open(&sim.env(), dir, Config::small()).unwrap();
+        sim.crash_after(io);
+        let made = store.create_volume(&empty_volume());
+        let died = sim.has_died();
+        sim.kill();
+        drop(store);
+        for later in 1.. {
+            let next = sim.fork();
+            next.crash_after(later);
+            drop(Store::open(&next.env(), dir, Config::small()));
+            let cut = next.has_died();
+            next.power_cut();
+            let opened = Store::open(&next.env(), dir, Config::small());
+            let store = opened.unwrap_or_else(|e| panic!("{io}, then {later}: {e:?}"));
+            assert!(made.is_err() || store.find(&name("v")).is_ok());
+            if !cut {
+                break;
+            }
+            deaths += 1;
+        }
+        if !died {
+            break;
+        }
+    }
+    assert!(deaths > 100, "{deaths} deaths");
 }
