@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// For so long each.
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u64,
+    /// Make the same choices each time, as far as time allows.
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
     /// Run this input only, which a crash left.
     #[arg(
         long,
@@ -62,10 +65,11 @@ pub(crate) struct Options {
 
 impl Options {
     /// All targets, each for so long.
-    pub(crate) const fn all(seconds: u64) -> Self {
+    pub(crate) const fn all(seconds: u64, seed: Option<u32>) -> Self {
         Options {
             targets: Vec::new(),
             seconds,
+            seed,
             input: None,
             seed_corpus: false,
         }
@@ -100,7 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         || {
             side_by_side(chosen, |target| match options.seed_corpus {
                 true => merge(target),
-                false => fuzz(target, options.seconds),
+                false => fuzz(target, options.seconds, options.seed),
             })
         },
     )
@@ -199,9 +203,11 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn fuzz(target: &str, seconds: u64) -> Result<()> {
+fn fuzz(target: &str, seconds: u64, seed: Option<u32>) -> Result<()> {
     let arguments = [
         format!("-max_total_time={seconds}"),
+        // 0: whatever comes.
+        format!("-seed={}", seed.unwrap_or(0)),
         "-print_final_stats=1".into(),
         shown(&found(target)?),
         shown(&corpus(target)),

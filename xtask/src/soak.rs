@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             orders::run(&orders::Options::default())?;
             kills::run(&kills::Options::default())?;
             database::run(&database::Options::default())?;
-            fuzz::run(&fuzz::Options::all(FUZZ_SECONDS))
+            fuzz::run(&fuzz::Options::all(FUZZ_SECONDS, None))
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     stage("build", build_holdfast)?;
     if options.filter.is_none() {
-        fuzz::run(&fuzz::Options::all(FUZZ_SECONDS))?;
+        fuzz::run(&fuzz::Options::all(FUZZ_SECONDS, Some(1)))?;
     }
 
     stage("guest image", || {

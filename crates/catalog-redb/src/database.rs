@@ -9,7 +9,7 @@ use crate::{
 use catalog::{
     Catalog, Change, Contents, Error, ErrorKind, IdKind, Settings, SnapshotRecord, VolumeRecord,
 };
-use env::{Env, OpenOptions};
+use env::{Env, File, OpenOptions};
 use parking_lot::RwLock;
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use std::{
@@ -335,6 +335,7 @@ fn open_existing(env: &Env, path: &Path) -> Result<Opened, Cause> {
     if file.len().map_err(redb::StorageError::Io)? < FILE_LEN_MIN {
         return Err(Cause::damaged("the file is cut short"));
     }
+    check_regions(&*file)?;
     let full = Arc::new(AtomicBool::new(false));
     let walked = Arc::new(AtomicBool::new(false));
     let walks = Arc::clone(&walked);
@@ -349,6 +350,26 @@ fn open_existing(env: &Env, path: &Path) -> Result<Opened, Cause> {
     }
     check_format(&database)?;
     Ok(Opened { database, full })
+}
+
+/// redb makes room for as many regions as the header of a file that was closed says, whether they are there or not.
+/// (Where it was not closed, redb goes by the file's length.)
+fn check_regions(file: &dyn File) -> Result<(), Cause> {
+    let mut header = [0; 32];
+    file.read_at(0, &mut header)
+        .map_err(redb::StorageError::Io)?;
+    let number = |at: usize| {
+        let bytes = header[at..at + 4].iter().rev();
+        bytes.fold(0_u64, |n, &byte| n << 8 | u64::from(byte))
+    };
+    let (page_bytes, region_pages, regions) = (number(12), number(20), number(24));
+    let closed = header[9] & 2 == 0;
+    let len = file.len().map_err(redb::StorageError::Io)?;
+    let needed = u128::from(page_bytes) * u128::from(region_pages) * u128::from(regions);
+    if closed && needed > u128::from(len) {
+        return Err(Cause::damaged("the file is shorter than its header says"));
+    }
+    Ok(())
 }
 
 fn check_format(database: &Database) -> Result<(), Cause> {

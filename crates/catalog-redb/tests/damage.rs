@@ -186,3 +186,14 @@ fn a_full_disk_refuses_what_needs_room_and_spoils_nothing() {
     let catalog = RedbCatalog::open(&sim.env(), Path::new(PATH)).unwrap();
     assert_eq!(catalog.volumes().unwrap().len(), volumes.len() + 200);
 }
+
+/// Found by fuzzing: redb made room for a million regions that a small file cannot have.
+#[test]
+fn more_regions_than_the_file_has_are_an_error() {
+    let (mut bytes, _) = sample(true);
+    bytes[20..28].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0x0f, 0]);
+    let opened = RedbCatalog::open(&machine_with(&bytes).env(), Path::new(PATH));
+    let error = opened.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(format!("{error:?}").contains("shorter than its header says"));
+}
