@@ -48,13 +48,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     stage("guest image", || {
         e2e::image::ensure(&|line| println!("   {line}")).map(drop)
     })?;
-    println!("== tests");
-    show("cargo nextest", &mut tests(options.filter.as_deref()))?;
     if options.filter.is_none() {
         println!("== orders of execution");
         show("cargo nextest", &mut orders::tests())?;
     }
-    Ok(())
+    println!("== tests");
+    show("cargo nextest", &mut tests(options.filter.as_deref()))
 }
 
 fn lints() -> Result<()> {
