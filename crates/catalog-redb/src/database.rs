@@ -352,7 +352,8 @@ fn open_existing(env: &Env, path: &Path) -> Result<Opened, Cause> {
     Ok(Opened { database, full })
 }
 
-/// redb makes room for as many regions as the header of a file that was closed says, whether they are there or not.
+/// redb makes room for as many pages as the header of a file that was closed says, in memory and in the file, whether they
+/// are there or not.
 /// (Where it was not closed, redb goes by the file's length.)
 fn check_regions(file: &dyn File) -> Result<(), Cause> {
     let mut header = [0; 32];
@@ -362,10 +363,12 @@ fn check_regions(file: &dyn File) -> Result<(), Cause> {
         let bytes = header[at..at + 4].iter().rev();
         bytes.fold(0_u64, |n, &byte| n << 8 | u64::from(byte))
     };
-    let (page_bytes, region_pages, regions) = (number(12), number(20), number(24));
+    let (page_bytes, region_pages, regions, more) =
+        (number(12), number(20), number(24), number(28));
     let closed = header[9] & 2 == 0;
     let len = file.len().map_err(redb::StorageError::Io)?;
-    let needed = u128::from(page_bytes) * u128::from(region_pages) * u128::from(regions);
+    let pages = u128::from(region_pages) * u128::from(regions) + u128::from(more);
+    let needed = u128::from(page_bytes) * pages;
     if closed && needed > u128::from(len) {
         return Err(Cause::damaged("the file is shorter than its header says"));
     }

@@ -187,13 +187,17 @@ fn a_full_disk_refuses_what_needs_room_and_spoils_nothing() {
     assert_eq!(catalog.volumes().unwrap().len(), volumes.len() + 200);
 }
 
-/// Found by fuzzing: redb made room for a million regions that a small file cannot have.
+/// Found by fuzzing: redb made room for what a small file cannot have: a million regions, 128 MiB of pages.
 #[test]
-fn more_regions_than_the_file_has_are_an_error() {
-    let (mut bytes, _) = sample(true);
-    bytes[20..28].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0x0f, 0]);
-    let opened = RedbCatalog::open(&machine_with(&bytes).env(), Path::new(PATH));
-    let error = opened.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(format!("{error:?}").contains("shorter than its header says"));
+fn more_pages_than_the_file_has_are_an_error() {
+    let regions = (20, [1, 0, 0, 0, 0, 0, 0x0f, 0]);
+    let trailing = (24, [0, 0, 0, 0, 0, 0x80, 0, 0]);
+    for (at, patch) in [regions, trailing] {
+        let (mut bytes, _) = sample(true);
+        bytes[at..at + 8].copy_from_slice(&patch);
+        let opened = RedbCatalog::open(&machine_with(&bytes).env(), Path::new(PATH));
+        let error = opened.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(format!("{error:?}").contains("shorter than its header says"));
+    }
 }
