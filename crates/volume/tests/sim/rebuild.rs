@@ -253,9 +253,9 @@ fn lost_copies(seed: u64) -> usize {
 fn without_a_whole_copy_volumes_are_what_they_were_and_never_a_mixture() {
     const TEST: &str =
         "rebuild::without_a_whole_copy_volumes_are_what_they_were_and_never_a_mixture";
-    let seeds = range_from("HOLDFAST_SEEDS", 12..60);
+    let seeds = range_from("HOLDFAST_SEEDS", 0..60);
     let (mut checked, all) = (0, seeds.end - seeds.start);
-    for seed in seeds {
+    for seed in seeds.filter(|&seed| seed != KNOWN_TO_FAIL) {
         let _replay = Replay::new("HOLDFAST_SEEDS", &format!("{seed}..{}", seed + 1), TEST);
         checked += lost_copies(seed);
     }
@@ -265,12 +265,15 @@ fn without_a_whole_copy_volumes_are_what_they_were_and_never_a_mixture() {
     );
 }
 
+/// The one seed that is left out: see the test of it.
+const KNOWN_TO_FAIL: u64 = 11;
+
 /// A clone comes back as a mixture where the catalog is gone and the end of its copy is damaged as well. Not
 /// understood yet; see docs/testing.md.
 #[test]
 #[ignore = "known to fail"]
 fn seed_11_a_clone_is_a_mixture_without_a_whole_copy() {
-    lost_copies(11);
+    lost_copies(KNOWN_TO_FAIL);
 }
 
 fn make(store: &Store, volume: &str) {
