@@ -76,6 +76,7 @@ fn volume(id: u64, name: &str) -> VolumeRecord {
         origin: None,
         trashed: None,
         quota: None,
+        vhost_queues: 0,
     }
 }
 
@@ -90,6 +91,7 @@ fn snapshot(volume: u64) -> SnapshotRecord {
         root: None,
         mapped_blocks: 0,
         created_ms: 5,
+        vhost_queues: 0,
     }
 }
 

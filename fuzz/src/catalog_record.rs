@@ -76,6 +76,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 origin,
                 trashed,
                 quota: Some(1 << 29),
+                vhost_queues: 0,
             }),
         );
     }
@@ -92,6 +93,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 root,
                 mapped_blocks: 1000,
                 created_ms: 1_700_000_000_000,
+                vhost_queues: 16,
             }),
         );
     }

@@ -4,7 +4,7 @@ use catalog::{Contents, Step};
 use types::StoreId;
 
 const MAGIC: [u8; 8] = *b"HFcopy\r\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes before the contents.
 pub(crate) const HEADER_LEN: usize = 64;
 /// Bytes before a step.

@@ -32,6 +32,7 @@ fn volume(id: u64, name: &str) -> Change {
         origin: None,
         trashed: None,
         quota: None,
+        vhost_queues: 0,
     })
 }
 

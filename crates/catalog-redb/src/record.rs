@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use types::{SnapshotId, VolumeId};
 
 /// Of the records that this program writes.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 const CRC_LEN: usize = 4;
 
 /// What is stored as a record.
@@ -26,8 +26,10 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
     fn is_sound(&self) -> bool {
         true
     }
-    /// What version 1 lacks at the end.
-    const SINCE_1: &'static [u8] = &[];
+    /// What a record of that version, older than [`VERSION`], lacks at the end.
+    fn lacks(_version: u8) -> &'static [u8] {
+        &[]
+    }
 }
 
 /// A counter, under its name.
@@ -53,8 +55,10 @@ impl Record for Settings {
 
 impl Record for VolumeRecord {
     const TABLE: &'static str = "volumes";
-    /// No quota.
-    const SINCE_1: &'static [u8] = &[0];
+    /// No quota; no queues.
+    fn lacks(version: u8) -> &'static [u8] {
+        if version == 1 { &[0, 0] } else { &[0] }
+    }
     fn key(&self) -> Vec<u8> {
         volume_key(self.id)
     }
@@ -65,6 +69,10 @@ impl Record for VolumeRecord {
 
 impl Record for SnapshotRecord {
     const TABLE: &'static str = "snapshots";
+    /// No queues.
+    fn lacks(_version: u8) -> &'static [u8] {
+        &[0]
+    }
     fn key(&self) -> Vec<u8> {
         snapshot_key(self.volume, self.id)
     }
@@ -108,8 +116,8 @@ pub(crate) fn decode<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, Cause> {
         .ok_or(Cause::damaged("a record is empty"))?;
     let body = match version {
         VERSION => Cow::Borrowed(body),
-        1 => Cow::Owned([body, R::SINCE_1].concat()),
         0 => return Err(Cause::damaged("a record is of no known format")),
+        1..VERSION => Cow::Owned([body, R::lacks(version)].concat()),
         _ => return Err(Cause::Newer("a record is of a newer format")),
     };
     let (record, rest): (R, _) =

@@ -55,6 +55,7 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
         origin: None,
         trashed: None,
         quota: Some(1 << 30),
+        vhost_queues: 300,
     }
 }
 
@@ -69,6 +70,7 @@ fn snapshot(volume: u64, id: u64, text: &str) -> SnapshotRecord {
         root: None,
         mapped_blocks: 0,
         created_ms: 2,
+        vhost_queues: 2,
     }
 }
 

@@ -197,6 +197,8 @@ pub struct VolumeRecord {
     pub trashed: Option<Trashed>,
     /// Bytes that it may map; none: as many as it has.
     pub quota: Option<u64>,
+    /// Queues of the vhost-user-blk device that it is served as; 0: it is not.
+    pub vhost_queues: u16,
 }
 
 impl VolumeRecord {
@@ -249,6 +251,8 @@ pub struct SnapshotRecord {
     pub mapped_blocks: u64,
     /// When it was taken, milliseconds since the Unix epoch.
     pub created_ms: u64,
+    /// As a volume's.
+    pub vhost_queues: u16,
 }
 
 /// What the caller must do.

@@ -27,6 +27,8 @@ pub struct Create {
     pub read_only: bool,
     /// Bytes that it may map; none: as many as it has.
     pub quota: Option<u64>,
+    /// Queues of the vhost-user-blk device that it is served as; 0: it is not.
+    pub vhost_queues: u16,
 }
 
 /// What a volume begins as.
@@ -112,6 +114,7 @@ impl Store {
         let record = self.new_record(create.name.clone(), size, properties, rooted, origin)?;
         self.insert(VolumeRecord {
             quota: create.quota,
+            vhost_queues: create.vhost_queues,
             ..record
         })
     }
@@ -149,6 +152,7 @@ impl Store {
             origin,
             trashed: None,
             quota: None,
+            vhost_queues: 0,
         })
     }
 

@@ -50,6 +50,7 @@ mod snapshot;
 mod space;
 mod store;
 mod trash;
+mod vhost;
 mod volume;
 mod work;
 mod write;

@@ -98,6 +98,7 @@ impl Volume {
             root: None,
             mapped_blocks: committed.record.mapped_blocks,
             created_ms: self.shared.now_ms(),
+            vhost_queues: 0,
         };
         match logged {
             Logged::Journal(ticket) => {

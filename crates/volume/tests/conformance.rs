@@ -24,6 +24,7 @@ fn suite(env: &env::Env, dir: &Path, config: Config) {
             codec: Some([Codec::None, Codec::Lz4, Codec::Zstd][number as usize % 3]),
             read_only: false,
             quota: None,
+            vhost_queues: 0,
         };
         store.create_volume(&create).unwrap();
         let device = store.device(&create.name.into()).unwrap();

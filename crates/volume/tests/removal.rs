@@ -32,6 +32,7 @@ fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevice> {
         codec: None,
         read_only: false,
         quota: None,
+        vhost_queues: 0,
     };
     store.create_volume(&create).unwrap();
     device(store, volume)

@@ -30,6 +30,7 @@ fn volume() -> VolumeRecord {
             until_ms: 11,
         }),
         quota: None,
+        vhost_queues: 0,
     }
 }
 
@@ -44,6 +45,7 @@ fn snapshot() -> SnapshotRecord {
         root: None,
         mapped_blocks: 0,
         created_ms: 3,
+        vhost_queues: 0,
     }
 }
 
@@ -70,33 +72,43 @@ fn why(bytes: &[u8]) -> String {
 
 /// A change here makes existing stores unreadable: give it a new version, and read the old one.
 #[test]
-fn version_2_looks_like_this() {
+fn version_3_looks_like_this() {
     assert_eq!(
         hex(&encode(&volume()).unwrap()),
-        "0201020377656203808080800486a001020708010200090103744031010a0b002ed006ec"
+        "0301020377656203808080800486a001020708010200090103744031010a0b0000574f6d84"
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),
-        "0204010101738004020000032e0b4f28"
+        "03040101017380040200000300c61542ee"
     );
     assert_eq!(
         hex(&encode(&Settings::default()).unwrap()),
-        "020001010080a3054fddd701"
+        "030001010080a30568a0eb48"
     );
     let counter = Counter {
         name: "pack".to_owned(),
         value: 300,
     };
-    assert_eq!(hex(&encode(&counter).unwrap()), "02047061636bac029432fa84");
+    assert_eq!(hex(&encode(&counter).unwrap()), "03047061636bac02b34fc6cd");
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(byte).collect()
 }
 
 #[test]
-fn version_1_is_read() {
-    let old = "0101020377656203808080800486a001020708010200090103744031010a0b6b7bcadf";
-    let bytes = |at: usize| u8::from_str_radix(&old[at..at + 2], 16).unwrap();
-    let old: Vec<u8> = (0..old.len()).step_by(2).map(bytes).collect();
-    let decoded = decode::<VolumeRecord>(&volume_key(VolumeId(1)), &old).unwrap();
-    assert_eq!(decoded, volume());
+fn older_versions_are_read() {
+    for old in [
+        "0101020377656203808080800486a001020708010200090103744031010a0b6b7bcadf",
+        "0201020377656203808080800486a001020708010200090103744031010a0b002ed006ec",
+    ] {
+        let decoded = decode::<VolumeRecord>(&volume_key(VolumeId(1)), &unhex(old)).unwrap();
+        assert_eq!(decoded, volume());
+    }
+    let old = unhex("0204010101738004020000032e0b4f28");
+    let key = snapshot_key(VolumeId(1), SnapshotId(4));
+    assert_eq!(decode::<SnapshotRecord>(&key, &old).unwrap(), snapshot());
 }
 
 #[test]

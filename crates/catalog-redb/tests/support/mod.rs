@@ -24,6 +24,7 @@ pub fn volume(id: u64, text: &str) -> VolumeRecord {
         origin: None,
         trashed: None,
         quota: None,
+        vhost_queues: 0,
     }
 }
 
@@ -38,6 +39,7 @@ pub fn snapshot(volume: u64, id: u64, text: &str) -> SnapshotRecord {
         root: None,
         mapped_blocks: 0,
         created_ms: 2,
+        vhost_queues: 0,
     }
 }
 

@@ -207,6 +207,7 @@ impl Control for Daemon {
             codec: request.codec,
             read_only: request.read_only.unwrap_or(false),
             quota: request.quota.filter(|&bytes| bytes != 0),
+            vhost_queues: 0,
         };
         self.describe(
             self.store

@@ -36,6 +36,7 @@ fn volume(shared: &Arc<Shared>, store: &Store, name: &str) -> Arc<Volume> {
         codec: None,
         read_only: false,
         quota: None,
+        vhost_queues: 0,
     };
     let id = store.create_volume(&create).unwrap().id;
     shared.volume(id).unwrap()

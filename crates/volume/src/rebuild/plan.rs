@@ -244,6 +244,7 @@ impl Plan {
             }),
             // Nobody notes it but the catalog.
             quota: None,
+            vhost_queues: 0,
         };
         self.contents.volumes.insert(record.id, record);
     }

@@ -136,6 +136,7 @@ impl Machine {
             codec: None,
             read_only: false,
             quota: None,
+            vhost_queues: 0,
         };
         self.store.create_volume(&create).unwrap();
         self.contents.insert(volume.to_owned(), contents);

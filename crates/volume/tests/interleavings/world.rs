@@ -52,6 +52,7 @@ impl World {
             codec: None,
             read_only: false,
             quota: None,
+            vhost_queues: 0,
         };
         self.store.create_volume(&create).map(drop)
     }

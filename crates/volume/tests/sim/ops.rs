@@ -117,6 +117,7 @@ impl Site<'_> {
             codec: None,
             read_only: false,
             quota: None,
+            vhost_queues: 0,
         }))?;
         model.doubt = None;
         model

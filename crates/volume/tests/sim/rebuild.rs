@@ -284,6 +284,7 @@ fn make(store: &Store, volume: &str) {
         codec: None,
         read_only: false,
         quota: None,
+        vhost_queues: 0,
     };
     store.create_volume(&create).unwrap();
 }

@@ -25,6 +25,7 @@ fn empty_volume() -> Create {
         codec: None,
         read_only: false,
         quota: None,
+        vhost_queues: 0,
     }
 }
 

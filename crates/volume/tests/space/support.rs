@@ -33,6 +33,7 @@ pub(crate) fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevic
         codec: None,
         read_only: false,
         quota: None,
+        vhost_queues: 0,
     };
     store.create_volume(&create).unwrap();
     device(store, volume)

@@ -70,6 +70,7 @@ fn copy(complete: bool) -> Found {
         root: None,
         mapped_blocks: 0,
         created_ms: 0,
+        vhost_queues: 0,
     };
     contents
         .snapshots
