@@ -1,5 +1,6 @@
 //! Automation for the workspace, in place of scripts: `cargo xtask help`.
 
+mod bench;
 mod demo;
 mod fuzz;
 mod install;
@@ -29,6 +30,8 @@ enum Task {
     Demo(demo::Options),
     /// Tests that take as long as they are given: simulated machines by the thousand.
     Soak(soak::Options),
+    /// Holdfast beside other servers: the table of targets.
+    Bench(bench::Options),
     /// Hostile bytes for every decoder.
     Fuzz(fuzz::Options),
     /// Compare the code with ARCHITECTURE.md.
@@ -55,6 +58,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test(options) => test::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Soak(options) => soak::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::Image => {

@@ -7,6 +7,7 @@
 //! **Invariant:** whatever is started or made here goes away when its owner is dropped, when the
 //! process is interrupted ([`cleanup`]), and at the latest when the process dies.
 
+pub mod api;
 pub mod apt;
 pub mod cleanup;
 pub mod console;

@@ -40,13 +40,22 @@ pub fn use_profile(name: &'static str) {
 
 static PROFILE: OnceLock<&'static str> = OnceLock::new();
 
-/// The program under test: `HOLDFAST_BIN`, or what `cargo build` last made.
+/// From now on this is the program under test.
+pub fn use_program(path: PathBuf) {
+    // Who comes second has said the same.
+    let _ = PROGRAM.set(path);
+}
+
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// The program under test: what [`use_program`] was told, `HOLDFAST_BIN`, or what `cargo build` last made.
 ///
 /// # Errors
 /// It has not been built.
 pub fn holdfast() -> Result<PathBuf> {
-    let path = match std::env::var_os("HOLDFAST_BIN") {
-        Some(path) => PathBuf::from(path),
+    let named = PROGRAM.get().cloned();
+    let path = match named.or_else(|| std::env::var_os("HOLDFAST_BIN").map(PathBuf::from)) {
+        Some(path) => path,
         None => target()
             .join(PROFILE.get().unwrap_or(&"debug"))
             .join("holdfast"),

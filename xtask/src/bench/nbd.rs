@@ -1,0 +1,105 @@
+//! Jobs over NBD: the same load at every server, in turns.
+
+use super::{
+    bed::Bed,
+    contender::Contender,
+    figures::{Outcome, Side},
+    fio::{self, Load},
+    machine,
+};
+use anyhow::{Context, Result};
+
+/// What of a run is compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Figure {
+    /// Requests a second.
+    Iops,
+    /// Megabytes a second.
+    Megabytes,
+    /// Seconds of the server's processors for a million requests.
+    ServerCpu,
+}
+
+/// What precedes each turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Before {
+    /// All has been read through once, and is in the page cache.
+    Warm,
+    /// Nothing is in any cache.
+    Cold,
+    /// All that was written is in its place.
+    Settled,
+}
+
+/// A load and who stands it.
+#[derive(Debug)]
+pub(crate) struct NbdJob {
+    /// The load.
+    pub(crate) load: Load,
+    /// Who is compared with.
+    pub(crate) peers: &'static [Contender],
+    /// By what.
+    pub(crate) figure: Figure,
+    /// On what.
+    pub(crate) before: Before,
+    /// Whether the devices must have been written in order.
+    pub(crate) in_order: bool,
+}
+
+/// Runs it: one outcome.
+pub(crate) fn run(bed: &mut Bed, job: &NbdJob) -> Result<Outcome> {
+    let contenders = bed.ready(job.peers)?;
+    if job.in_order {
+        bed.refill(&contenders)?;
+    }
+    if job.before == Before::Warm {
+        for &contender in &contenders {
+            fio::whole(&bed.server(contender)?.uri(), "read", &[])?;
+        }
+    }
+    let mut sides: Vec<Side> = contenders
+        .iter()
+        .map(|contender| Side::new(contender.name(), Vec::new()))
+        .collect();
+    for round in 0..bed.rounds {
+        for (side, &contender) in sides.iter_mut().zip(&contenders) {
+            match job.before {
+                Before::Cold => bed.chill()?,
+                Before::Warm | Before::Settled => bed.settle()?,
+            }
+            turn(bed, job, contender, side)
+                .with_context(|| format!("round {}, {}", round + 1, contender.name()))?;
+        }
+    }
+    let unit = match job.figure {
+        Figure::Iops => "IOPS",
+        Figure::Megabytes => "MB/s",
+        Figure::ServerCpu => "s",
+    };
+    Outcome::ratio(unit, sides, job.figure == Figure::ServerCpu).context("nobody to compare with")
+}
+
+/// One turn of one server.
+fn turn(bed: &Bed, job: &NbdJob, contender: Contender, side: &mut Side) -> Result<()> {
+    let server = bed.server(contender)?;
+    let before = machine::cpu_seconds(server.pid())?;
+    let done = fio::timed(&server.uri(), &job.load, bed.seconds, &[])?;
+    let cpu = (machine::cpu_seconds(server.pid())? - before) / done.requests * 1e6;
+    let figure = match job.figure {
+        Figure::Iops => done.iops,
+        Figure::Megabytes => done.mb_per_s,
+        Figure::ServerCpu => cpu,
+    };
+    println!(
+        "   {:24} {:9.0} IOPS {:7.0} MB/s   p50 {:6.0} µs  p99 {:6.0} µs   {cpu:6.2} s of CPU a million",
+        contender.name(),
+        done.iops,
+        done.mb_per_s,
+        done.p50_us,
+        done.p99_us
+    );
+    side.figures.push(figure);
+    side.latency_us.push((done.p50_us, done.p99_us));
+    side.server_cpu.push(cpu);
+    Ok(())
+}
