@@ -5,10 +5,10 @@ use catalog::{Contents, Properties, Trashed, VolumeRecord};
 use catalog_copy::Found;
 use format::RootNote;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
 };
-use types::{Epoch, Generation, Name, PackId, Root, VolumeId};
+use types::{Epoch, Generation, Name, PackId, Root, VOLUME_SIZE_MAX, VolumeId, size::format_size};
 
 /// Pack ids that are left out where it is not known which were handed out: packs that were removed had some.
 const PACK_IDS_SKIPPED: u64 = 1 << 20;
@@ -272,25 +272,37 @@ impl Plan {
         }
     }
 
-    /// What the journal has of a volume goes on top of its root only if nothing is missing between.
-    fn connect(&mut self, id: VolumeId, generations: &BTreeSet<Generation>) {
+    /// What the journal has of a volume goes on top of its root only if nothing is missing between. Then the volume is
+    /// as large as it must have been: a copy that ends early does not know that it grew.
+    fn connect(&mut self, id: VolumeId, generations: &BTreeMap<Generation, u64>) {
         let Some(record) = self.contents.volumes.get_mut(&id) else {
             let what = format!("the journal has writes of volume {id}, of which nothing is known");
             self.say("", what);
             return;
         };
-        let newer = generations.range((Excluded(record.destaged), Unbounded));
-        let follows = |(generation, n): (&Generation, u64)| generation.0 - n == record.destaged.0;
-        let connected = newer.zip(1..).all(follows);
-        if let (false, Some(&last)) = (connected, generations.last()) {
-            let what = format!(
-                "as it was after generation {}: the journal's newer writes do not follow on it",
-                record.destaged
-            );
-            record.destaged = beyond(last);
-            let label = label(record);
-            self.say(&label, what);
-        }
+        let newer = || generations.range((Excluded(record.destaged), Unbounded));
+        let follows = |((g, _), n): ((&Generation, &u64), u64)| g.0 - n == record.destaged.0;
+        let connected = newer().zip(1..).all(follows);
+        let end = newer().map(|(_, end)| *end).max().unwrap_or(0);
+        let what = match generations.last_key_value() {
+            Some((&last, _)) if !connected => {
+                let root = record.destaged;
+                record.destaged = beyond(last);
+                format!(
+                    "as it was after generation {root}: the journal's newer writes do not follow on it"
+                )
+            }
+            _ if end > record.size => {
+                record.size = end.min(VOLUME_SIZE_MAX);
+                format!(
+                    "had grown after the copy ends; it is {} now, as far as it was written",
+                    format_size(record.size)
+                )
+            }
+            _ => return,
+        };
+        let label = label(record);
+        self.say(&label, what);
     }
 
     /// Nothing that was handed out is handed out again.

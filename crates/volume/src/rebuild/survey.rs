@@ -8,12 +8,10 @@ use env::Env;
 use format::RootNote;
 use gc::OwnedRoot;
 use pack::{LiveBits, PackStore, ReserveIds};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+use types::{
+    BLOCK_SIZE, BlockIndex, Epoch, Generation, NoProgress, PackId, Root, SharedBlock, VolumeId,
 };
-use types::{Epoch, Generation, NoProgress, PackId, Root, VolumeId};
 
 /// What is known besides the catalog and its copy.
 #[derive(Default)]
@@ -22,8 +20,8 @@ pub(super) struct Known {
     pub(super) notes: BTreeMap<VolumeId, Vec<RootNote>>,
     /// The highest id of a pack.
     pub(super) last_pack: u64,
-    /// The generations that the journal has something of.
-    pub(super) journal: BTreeMap<VolumeId, BTreeSet<Generation>>,
+    /// The generations that the journal has something of, and where the last block ends that it has data for, in bytes.
+    pub(super) journal: BTreeMap<VolumeId, BTreeMap<Generation, u64>>,
     /// The highest epoch of a writer.
     pub(super) epoch: Epoch,
 }
@@ -90,6 +88,10 @@ pub(super) fn reach(packs: &PackStore, seen: &mut Live, root: Root, size: u64) -
     if whole { Reach::Whole } else { Reach::Map }
 }
 
+fn end_of((block, _): &(BlockIndex, SharedBlock)) -> u64 {
+    block.0.saturating_add(1).saturating_mul(BLOCK_SIZE as u64)
+}
+
 impl Known {
     fn note_pack(&mut self, packs: &PackStore, pack: PackId) -> Result<(), Error> {
         self.last_pack = self.last_pack.max(pack.0);
@@ -121,7 +123,10 @@ impl Known {
             &mut |replayed| {
                 self.epoch = self.epoch.max(replayed.epoch);
                 let generations = self.journal.entry(replayed.volume).or_default();
-                generations.extend(replayed.batches.iter().map(|batch| batch.generation));
+                for batch in &replayed.batches {
+                    let end = generations.entry(batch.generation).or_default();
+                    *end = batch.blocks.iter().map(end_of).fold(*end, u64::max);
+                }
                 Ok(())
             },
         );

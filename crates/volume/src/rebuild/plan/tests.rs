@@ -26,6 +26,7 @@ fn note(volume: u64, epoch: u64, generation: u64) -> RootNote {
     }
 }
 
+/// Notes, and the generations of which the journal has writes, none of them beyond the first MiB.
 fn known(notes: &[RootNote], journal: &[(u64, &[u64])]) -> Known {
     let mut known = Known::default();
     for note in notes {
@@ -38,7 +39,10 @@ fn known(notes: &[RootNote], journal: &[(u64, &[u64])]) -> Known {
             .push(note.clone());
     }
     for (volume, generations) in journal {
-        let generations = generations.iter().map(|&g| Generation(g)).collect();
+        let generations = generations
+            .iter()
+            .map(|&g| (Generation(g), 1 << 20))
+            .collect();
         known.journal.insert(VolumeId(*volume), generations);
     }
     known
@@ -162,6 +166,32 @@ fn a_journal_that_does_not_follow_is_left_out() {
     assert!(gap.contents.snapshots.is_empty(), "its map is not known");
     let owners: Vec<&str> = gap.older.iter().map(|(o, _)| o.as_str()).collect();
     assert_eq!(owners, ["", "v1", "v1@s"]);
+}
+
+#[test]
+fn a_volume_that_grew_after_the_copy_ends_is_as_large_as_its_writes() {
+    let journal = |generation, end| {
+        let mut known = known(&[], &[(1, &[4])]);
+        let generations = known.journal.get_mut(&VolumeId(1)).unwrap();
+        generations.insert(Generation(generation), end);
+        known
+    };
+    let size = |plan: &Plan| plan.contents.volumes[&VolumeId(1)].size;
+    let grown = decide(copy(false), &journal(5, 3 << 20));
+    assert_eq!((destaged(&grown, 1), size(&grown)), (3, 3 << 20));
+    assert!(
+        grown
+            .older
+            .iter()
+            .any(|(owner, what)| owner == "v1" && what.contains("3.00 MiB"))
+    );
+    let destaged_already = decide(copy(false), &journal(3, 3 << 20));
+    assert_eq!(size(&destaged_already), 1 << 20);
+    let does_not_follow = decide(copy(false), &journal(6, 3 << 20));
+    assert_eq!(size(&does_not_follow), 1 << 20);
+    let absurd = decide(copy(false), &journal(5, u64::MAX));
+    assert_eq!(size(&absurd), VOLUME_SIZE_MAX);
+    assert_eq!(size(&decide(copy(true), &journal(5, 3 << 20))), 1 << 20);
 }
 
 #[test]
