@@ -10,14 +10,21 @@
 //! How it measures, and why so, is in docs/performance.md. Benchmarks never decide whether tests pass.
 
 mod bed;
+mod clones;
 mod contender;
+mod cow;
 mod figures;
 mod fio;
+mod images;
+mod import;
 mod jobs;
 mod machine;
 mod nbd;
+mod pause;
 mod plot;
+mod random;
 mod report;
+mod snapshots;
 
 use crate::stage::{cargo, show, stage};
 use anyhow::{Context, Result, bail, ensure};

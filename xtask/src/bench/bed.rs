@@ -47,6 +47,21 @@ impl Bed {
         &self.skipped
     }
 
+    /// A directory for a job's own things.
+    pub(crate) fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Ends all servers: for jobs that want the machine for themselves.
+    pub(crate) fn clear(&mut self) {
+        self.servers.clear();
+    }
+
+    /// A daemon of a job's own, on an empty store.
+    pub(crate) fn daemon(&self, arguments: &[&str]) -> Result<Daemon> {
+        Daemon::in_directory(Scratch::new(self.scratch.path().join("own"))?, arguments)
+    }
+
     /// Starts whoever of `contenders` does not run yet, fills its device, and leaves out who cannot be started. What is
     /// left begins with ours.
     pub(crate) fn ready(&mut self, contenders: &[Contender]) -> Result<Vec<Contender>> {

@@ -154,6 +154,13 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Where its device is.
+    pub(crate) fn uri(&self) -> String {
+        self.uri.clone()
+    }
+}
+
 /// A server, ready to be measured.
 pub(crate) enum Server {
     /// Ours; the volume is `bench`.
@@ -170,7 +177,7 @@ impl Server {
     pub(crate) fn uri(&self) -> String {
         match self {
             Server::Holdfast(daemon) => daemon.uri(VOLUME),
-            Server::Peer(peer) => peer.uri.clone(),
+            Server::Peer(peer) => peer.uri(),
         }
     }
 

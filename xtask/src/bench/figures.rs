@@ -120,6 +120,23 @@ impl Outcome {
             sides,
         })
     }
+
+    /// A figure of ours that stands for itself: its median.
+    pub(crate) fn alone(unit: &str, figures: Vec<f64>) -> Self {
+        let ours = Side::new("holdfast", figures);
+        Outcome {
+            value: ours.median(),
+            unit: unit.to_owned(),
+            sides: vec![ours],
+            note: String::new(),
+        }
+    }
+
+    /// With something to say beside it.
+    pub(crate) fn noting(mut self, note: String) -> Self {
+        self.note = note;
+        self
+    }
 }
 
 /// The one in the middle; zero of nothing.

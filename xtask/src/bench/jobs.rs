@@ -2,10 +2,14 @@
 
 use super::{
     bed::Bed,
+    clones,
     contender::{Contender, QEMU_RAW, RAW},
+    cow,
     figures::{Bound, Goal, Outcome},
     fio::Load,
+    import,
     nbd::{self, Before, Figure, NbdJob},
+    pause, snapshots,
 };
 use anyhow::{Result, ensure};
 use std::fmt::Write as _;
@@ -22,6 +26,8 @@ pub(crate) struct Job {
 
 enum Kind {
     Nbd(NbdJob),
+    /// With servers of its own.
+    Own(fn(&mut Bed) -> Result<Vec<Outcome>>),
 }
 
 impl Job {
@@ -29,6 +35,7 @@ impl Job {
     pub(crate) fn run(&self, bed: &mut Bed) -> Result<Vec<Outcome>> {
         let outcomes = match &self.kind {
             Kind::Nbd(job) => vec![nbd::run(bed, job)?],
+            Kind::Own(run) => run(bed)?,
         };
         ensure!(
             outcomes.len() == self.goals.len(),
@@ -285,6 +292,106 @@ pub(crate) const CATALOG: &[Job] = &[
             Figure::Megabytes,
             Before::Settled,
         ),
+    },
+    Job {
+        name: "clone-write",
+        goals: &[
+            goal(
+                "first 4 KiB writes to a fresh clone, QD 16, and the final flush",
+                Bound::AtLeast(5.0),
+                "× a default qcow2 overlay",
+            ),
+            goal(
+                "the same",
+                Bound::AtLeast(2.0),
+                "× a qcow2 overlay with extended_l2",
+            ),
+            goal(
+                "first 4 KiB writes to a fresh clone, each flushed",
+                Bound::AtLeast(3.0),
+                "× a default qcow2 overlay",
+            ),
+            goal(
+                "first writes to a clone, QD 16",
+                Bound::AtLeast(0.9),
+                "× second writes",
+            ),
+            goal(
+                "first writes to a clone, each flushed",
+                Bound::AtLeast(0.9),
+                "× second writes",
+            ),
+        ],
+        kind: Kind::Own(cow::run),
+    },
+    Job {
+        name: "snapshots",
+        goals: &[
+            goal(
+                "4 KiB random write while 100 snapshots are taken in 20 s",
+                Bound::AtLeast(0.98),
+                "× without",
+            ),
+            goal(
+                "stall of a guest's write at a snapshot, p99",
+                Bound::AtMost(1.0),
+                "ms",
+            ),
+            goal("snapshot call, idle, p99", Bound::AtMost(5.0), "ms"),
+            goal(
+                "snapshot call under full load, p99",
+                Bound::AtMost(100.0),
+                "ms",
+            ),
+            goal("snapshot deletion, p99", Bound::AtMost(5.0), "ms"),
+        ],
+        kind: Kind::Own(snapshots::run),
+    },
+    Job {
+        name: "clones",
+        goals: &[
+            goal(
+                "1,000 clones of one image: created, listed, opened",
+                Bound::AtMost(5.0),
+                "s",
+            ),
+            goal("stored for each clone", Bound::AtMost(20.0), "KiB"),
+            goal(
+                "memory for each clone, open and idle",
+                Bound::AtMost(64.0),
+                "KiB",
+            ),
+        ],
+        kind: Kind::Own(clones::run),
+    },
+    Job {
+        name: "import",
+        goals: &[
+            goal(
+                "import of four Debian images",
+                Bound::AtLeast(3.0),
+                "× qemu-img convert -c (zstd)",
+            ),
+            goal("stored for all four", Bound::AtMost(230.0), "MB"),
+            goal("import of the changed copy alone", Bound::AtMost(1.0), "s"),
+        ],
+        kind: Kind::Own(import::run),
+    },
+    Job {
+        name: "pause",
+        goals: &[
+            goal(
+                "pause of a guest that writes, SIGKILL and restart",
+                Bound::AtMost(1.0),
+                "s",
+            ),
+            goal(
+                "pause of a guest that writes, orderly restart",
+                Bound::AtMost(1.0),
+                "s",
+            ),
+        ],
+        kind: Kind::Own(pause::run),
     },
 ];
 

@@ -61,6 +61,17 @@ pub(crate) fn cpu_seconds(pid: i32) -> Result<f64> {
     Ok(ticks.sum::<f64>() / 100.0)
 }
 
+/// A figure of `/proc/PID/status` that is in KiB, in bytes.
+pub(crate) fn memory_bytes(pid: i32, field: &str) -> Result<u64> {
+    let status =
+        fs::read_to_string(format!("/proc/{pid}/status")).context("reading a server's memory")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .and_then(|kib| kib.parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("/proc/{pid}/status has no {field}"))? << 10)
+}
+
 /// Writes everything that waits in the page cache of `dir`'s file system to the disk.
 pub(crate) fn settle(dir: &Path) -> Result<()> {
     run("sync", command("sync").arg("-f").arg(dir), LIMIT).map(drop)
