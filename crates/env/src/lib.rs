@@ -5,14 +5,18 @@
 
 mod buffer;
 mod memory;
+mod pool;
 mod real;
 mod scope;
+mod socket;
 mod watch;
 
 pub use buffer::AlignedBuf;
 pub use memory::{Memory, RealMemory, Region, heap_copy, heap_region};
+pub use pool::{Pool, Task};
 pub use real::{RealClock, RealFiles, RealRandom, spawn};
 pub use scope::{Scope, scope};
+pub use socket::{SocketFile, bind_unix};
 pub use watch::{DiskHealth, STALL, Watch};
 
 use std::{fmt, io, ops::Range, path::Path, path::PathBuf, sync::Arc, time::Duration};

@@ -4,9 +4,9 @@ use crate::{
     buffer::Buffer,
     execute::Session,
     outbox::{JobCost, Outbox},
-    pool::{Pool, Task},
     stats::{ConnectionInfo, Counters},
 };
+use env::{Pool, Task};
 use nbd_proto::request::{Command, Request};
 use std::{
     io,

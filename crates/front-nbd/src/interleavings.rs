@@ -4,9 +4,9 @@ use crate::{
     budget::Budget,
     buffer::{Buffer, Recycler},
     outbox::{Commons, Outbox},
-    pool::{Pool, Task},
     socket::Socket,
 };
+use env::{Pool, Task};
 use std::{
     io::{self, Read},
     os::unix::net::UnixStream,
@@ -142,7 +142,7 @@ impl Task for Count {
 #[test]
 fn a_pool_does_everything_once() {
     explore(1000, || {
-        let pool = Arc::new(Pool::new(1 + random(2) as usize));
+        let pool = Arc::new(Pool::new("test", 1 + random(2) as usize));
         let done = Arc::new(AtomicU64::new(0));
         let submitters = [0, 1].map(|_| {
             let (pool, done) = (Arc::clone(&pool), Arc::clone(&done));

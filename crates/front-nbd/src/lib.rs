@@ -24,7 +24,6 @@ mod handshake;
 mod interleavings;
 mod listener;
 mod outbox;
-mod pool;
 mod reader;
 mod receiver;
 mod server;

@@ -6,14 +6,14 @@ use crate::{
     buffer::Recycler,
     connection::{Connection, Workers},
     handshake,
-    listener::{self, SocketFile, Stop},
+    listener::{self, Stop},
     outbox::{Commons, Outbox},
     reader::Reader,
     socket::Socket,
     stats::Counters,
 };
 use block::Exports;
-use env::Env;
+use env::{Env, SocketFile};
 use std::{
     collections::HashMap,
     io,
@@ -69,7 +69,7 @@ impl Server {
         Ok(Server {
             shared: Arc::new(Shared {
                 exports,
-                workers: Workers::new(config.workers),
+                workers: Workers::new("nbd-worker", config.workers),
                 config,
                 env,
                 commons: Arc::new(commons),
@@ -89,7 +89,7 @@ impl Server {
     /// # Errors
     /// `AddrInUse` if somebody listens there or it is not a socket.
     pub fn listen_unix(&self, path: &Path, mode: u32) -> io::Result<()> {
-        let (fd, file) = listener::bind_unix(path, mode)?;
+        let (fd, file) = env::bind_unix(path, mode)?;
         self.accept_from(fd, Some(file))
     }
 

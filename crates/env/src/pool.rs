@@ -3,16 +3,17 @@
 use std::{collections::VecDeque, io, sync::Arc};
 use sync::{Condvar, Mutex, thread::JoinHandle};
 
-/// Something to do that may wait, though never for a client.
-pub(crate) trait Task: Send + 'static {
-    /// Does it.
+/// Something to do that may wait for the disk, though never for a client.
+pub trait Task: Send + 'static {
+    /// Does it. Must not panic.
     fn run(self);
 }
 
 /// Threads are started as they are needed, up to a limit, and stay.
 ///
-/// The queue is bounded by what connections may have in flight.
-pub(crate) struct Pool<T: Task> {
+/// The queue is bounded by what its users may have in flight.
+pub struct Pool<T: Task> {
+    name: &'static str,
     shared: Arc<Shared<T>>,
     threads_max: usize,
 }
@@ -30,7 +31,9 @@ struct State<T> {
 }
 
 impl<T: Task> Pool<T> {
-    pub(crate) fn new(threads_max: usize) -> Self {
+    /// A pool of at most so many threads, all of that name.
+    #[must_use]
+    pub fn new(name: &'static str, threads_max: usize) -> Self {
         let state = State {
             queue: VecDeque::new(),
             idle: 0,
@@ -38,6 +41,7 @@ impl<T: Task> Pool<T> {
             stopping: false,
         };
         Pool {
+            name,
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 wake: Condvar::new(),
@@ -47,14 +51,14 @@ impl<T: Task> Pool<T> {
     }
 
     /// Queues a task. It is run by the caller if no thread could be had at all.
-    pub(crate) fn submit(&self, task: T) {
+    pub fn submit(&self, task: T) {
         let mut state = self.shared.state.lock();
         state.queue.push_back(task);
         if state.queue.len() > state.idle
             && state.threads.len() < self.threads_max
             && let Err(error) = self.start_thread(&mut state)
         {
-            tracing::warn!(%error, "no more threads for NBD workers");
+            tracing::warn!(%error, pool = self.name, "no more threads for a pool");
             if state.threads.is_empty() {
                 let task = state.queue.pop_back();
                 drop(state);
@@ -70,13 +74,13 @@ impl<T: Task> Pool<T> {
 
     fn start_thread(&self, state: &mut State<T>) -> io::Result<()> {
         let shared = self.shared.clone();
-        let thread = env::spawn("nbd-worker", move || shared.work())?;
+        let thread = crate::spawn(self.name, move || shared.work())?;
         state.threads.push(thread);
         Ok(())
     }
 
     /// Ends the threads once the queue is empty.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         let threads = {
             let mut state = self.shared.state.lock();
             state.stopping = true;

@@ -1,0 +1,375 @@
+//! A queue that runs: its thread takes requests, does what needs no waiting, and hands over the rest.
+
+use crate::{
+    disk::Disk,
+    inflight::{Inflight, Recovered},
+    memory::Broken,
+    request::{Parser, Request},
+    ring::Ring,
+    stats::Tally,
+    wakeup::{Bell, Wakeup},
+};
+use block::Durability;
+use env::{Pool, Task};
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
+    },
+};
+use sync::{Condvar, Mutex, thread::JoinHandle};
+
+/// Answers are shown to the guest once so many were gathered, even if there is more to do.
+const BATCH: usize = 32;
+/// After so many requests, each alone in flight, the guest is taken to wait for each of its answers, and a hand-over
+/// would only cost time.
+const SOLITARY: u32 = 8;
+
+pub(crate) type Jobs = Pool<Job>;
+
+/// What a queue's thread and the jobs that it handed over share.
+pub(crate) struct Queue {
+    pub(crate) index: u16,
+    pub(crate) ring: Ring,
+    pub(crate) inflight: Option<Inflight>,
+    pub(crate) disk: Arc<Disk>,
+    /// Of every write: a guest that cannot flush gets a disk that need not be.
+    pub(crate) durability: Durability,
+    used: Mutex<Used>,
+    idle: Condvar,
+    stopping: AtomicBool,
+}
+
+/// The side of the ring that we write.
+struct Used {
+    next: u16,
+    /// Requests that were handed over and are not answered.
+    jobs: u16,
+    call: Option<Arc<File>>,
+}
+
+/// A request that was done.
+#[derive(Clone, Copy)]
+struct Done {
+    head: u16,
+    len: u32,
+}
+
+/// A request that may wait.
+pub(crate) struct Job {
+    queue: Arc<Queue>,
+    head: u16,
+    request: Request,
+}
+
+impl Task for Job {
+    fn run(self) {
+        let Job {
+            queue,
+            head,
+            request,
+        } = self;
+        let mut tally = Tally::default();
+        let len = queue.serve(&request, true, &mut tally);
+        // What may wait is always done.
+        let done = Done {
+            head,
+            len: len.unwrap_or(0),
+        };
+        queue.disk.counters.add(&mut tally);
+        queue.answer(&[done], true);
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(
+        index: u16,
+        ring: Ring,
+        inflight: Option<Inflight>,
+        disk: Arc<Disk>,
+        durability: Durability,
+        call: Option<Arc<File>>,
+    ) -> Self {
+        let used = Used {
+            next: ring.used_index(),
+            jobs: 0,
+            call,
+        };
+        Queue {
+            index,
+            ring,
+            inflight,
+            disk,
+            durability,
+            used: Mutex::new(used),
+            idle: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    fn serve(&self, request: &Request, wait: bool, tally: &mut Tally) -> Option<u32> {
+        let memory = self.ring.memory();
+        self.disk
+            .serve(memory, request, self.durability, wait, tally)
+    }
+
+    /// Shows the guest what was done, all with one store, and tells it if it wants to be told.
+    fn answer(&self, done: &[Done], of_job: bool) {
+        let heads = || done.iter().map(|done| done.head);
+        let mut used = self.used.lock();
+        let old = used.next;
+        for done in done {
+            self.ring.put_used(used.next, done.head, done.len);
+            used.next = used.next.wrapping_add(1);
+        }
+        if let Some(inflight) = &self.inflight {
+            inflight.answer(heads());
+        }
+        self.ring.publish(used.next);
+        if let Some(inflight) = &self.inflight {
+            inflight.end(heads(), used.next);
+        }
+        if self.ring.wants_call(old, used.next)
+            && let Some(call) = &used.call
+        {
+            self.disk.counters.calls.fetch_add(1, Relaxed);
+            // A guest that gave us something else than an eventfd is not told.
+            let _ = rustix::io::write(&**call, &1u64.to_ne_bytes());
+        }
+        if of_job {
+            used.jobs -= 1;
+            if used.jobs == 0 {
+                self.idle.notify_all();
+            }
+        }
+    }
+
+    fn hand_over(
+        self: &Arc<Self>,
+        jobs: &Jobs,
+        head: u16,
+        request: &Request,
+    ) -> Result<(), Broken> {
+        {
+            let mut used = self.used.lock();
+            // Who makes the same chain available again before it is answered could have any number of jobs.
+            if used.jobs >= self.ring.size() {
+                return Err(Broken("more requests than the ring has entries"));
+            }
+            used.jobs += 1;
+        }
+        jobs.submit(Job {
+            queue: self.clone(),
+            head,
+            request: request.clone(),
+        });
+        Ok(())
+    }
+
+    /// Waits until nothing that was handed over is left.
+    fn drain(&self) {
+        let mut used = self.used.lock();
+        while used.jobs > 0 {
+            self.idle.wait(&mut used);
+        }
+    }
+
+    fn has_jobs(&self) -> bool {
+        self.used.lock().jobs > 0
+    }
+}
+
+/// A queue and its thread.
+pub(crate) struct Running {
+    queue: Arc<Queue>,
+    stop: Arc<Bell>,
+    thread: JoinHandle<End>,
+}
+
+/// Where a queue's thread left off.
+pub(crate) struct End {
+    /// The number of the next request to be taken.
+    pub(crate) next: u16,
+    /// The guest broke it.
+    pub(crate) broken: bool,
+}
+
+impl Running {
+    /// Goes on with number `next`, after what has to be done again.
+    ///
+    /// # Errors
+    /// There is no thread to be had, or `kick` is nothing that can be waited for.
+    pub(crate) fn start(
+        queue: Queue,
+        next: u16,
+        recovered: Recovered,
+        kick: &File,
+        err: Option<Arc<File>>,
+        jobs: Arc<Jobs>,
+    ) -> io::Result<Self> {
+        let queue = Arc::new(queue);
+        let stop = Arc::new(Bell::new()?);
+        let wakeup = Wakeup::new(&stop, OwnedFd::from(kick.try_clone()?))?;
+        let mut runner = Runner {
+            queue: queue.clone(),
+            jobs,
+            parser: Parser::default(),
+            next,
+            counter: recovered.counter,
+            done: Vec::with_capacity(BATCH),
+            tally: Tally::default(),
+            solitary: 0,
+        };
+        let thread = env::spawn("vhost-queue", move || {
+            let outcome = runner.run(&recovered.again, &wakeup);
+            if let Err(Broken(why)) = outcome {
+                runner.queue.report(why, err.as_deref());
+            }
+            End {
+                next: runner.next,
+                broken: outcome.is_err(),
+            }
+        })?;
+        Ok(Running {
+            queue,
+            stop,
+            thread,
+        })
+    }
+
+    /// Takes no more requests, and returns when all that were taken are answered.
+    pub(crate) fn stop(self) -> End {
+        self.queue.stopping.store(true, Release);
+        self.stop.ring();
+        // Requests that panic are caught; what else panics is taken for the guest's doing.
+        let end = self.thread.join().unwrap_or(End {
+            next: 0,
+            broken: true,
+        });
+        self.queue.drain();
+        end
+    }
+
+    /// Whom to tell from now on.
+    pub(crate) fn set_call(&self, call: Option<Arc<File>>) {
+        self.queue.used.lock().call = call;
+    }
+}
+
+impl Queue {
+    fn report(&self, why: &'static str, err: Option<&File>) {
+        tracing::warn!(
+            queue = self.index,
+            why,
+            "a guest broke a vhost-user queue; it is stopped"
+        );
+        self.disk.counters.broken_queues.fetch_add(1, Relaxed);
+        if let Some(err) = err {
+            // As with `call`.
+            let _ = rustix::io::write(err, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// The state of a queue's thread.
+struct Runner {
+    queue: Arc<Queue>,
+    jobs: Arc<Jobs>,
+    parser: Parser,
+    next: u16,
+    counter: u64,
+    /// Not shown yet.
+    done: Vec<Done>,
+    tally: Tally,
+    /// How many requests in a row were alone in flight.
+    solitary: u32,
+}
+
+impl Runner {
+    fn run(&mut self, again: &[u16], wakeup: &Wakeup) -> Result<(), Broken> {
+        let outcome = self.serve_until_stopped(again, wakeup);
+        // What was done before the guest broke the queue counts.
+        self.answer();
+        outcome
+    }
+
+    fn serve_until_stopped(&mut self, again: &[u16], wakeup: &Wakeup) -> Result<(), Broken> {
+        self.tally.resumed(again.len());
+        for &head in again {
+            self.take(head, false)?;
+        }
+        self.answer();
+        while !self.queue.stopping.load(Acquire) {
+            self.queue.ring.want_no_kick();
+            self.serve_available()?;
+            if !self.queue.ring.want_kick(self.next) {
+                wakeup.wait();
+                self.tally.woke_up();
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves everything that is available, as long as there is more, but not for ever.
+    fn serve_available(&mut self) -> Result<(), Broken> {
+        let mut taken = 0;
+        loop {
+            let available = self.queue.ring.available_index();
+            let count = available.wrapping_sub(self.next);
+            if count > self.queue.ring.size() {
+                return Err(Broken("more requests than the ring has entries"));
+            }
+            if count == 0 || taken >= u32::from(self.queue.ring.size()) {
+                break;
+            }
+            for _ in 0..count {
+                let head = self.queue.ring.available_head(self.next);
+                let alone = taken == 0 && count == 1 && self.solitary >= SOLITARY;
+                self.take(head, alone && !self.queue.has_jobs())?;
+                self.next = self.next.wrapping_add(1);
+                taken += 1;
+                if self.done.len() >= BATCH {
+                    self.answer();
+                }
+            }
+        }
+        self.answer();
+        if taken > 0 {
+            let alone = taken == 1 && !self.queue.has_jobs();
+            self.solitary = if alone {
+                self.solitary.saturating_add(1)
+            } else {
+                0
+            };
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, head: u16, wait: bool) -> Result<(), Broken> {
+        let queue = &self.queue;
+        if head >= queue.ring.size() {
+            return Err(Broken("a chain that begins beyond the ring"));
+        }
+        let request = self.parser.parse(&queue.ring, head)?;
+        if let Some(inflight) = &queue.inflight {
+            inflight.begin(head, self.counter);
+            self.counter = self.counter.wrapping_add(1);
+        }
+        match queue.serve(request, wait, &mut self.tally) {
+            Some(len) => self.done.push(Done { head, len }),
+            None => queue.hand_over(&self.jobs, head, request)?,
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self) {
+        self.queue.disk.counters.add(&mut self.tally);
+        if !self.done.is_empty() {
+            self.queue.answer(&self.done, false);
+            self.done.clear();
+        }
+    }
+}

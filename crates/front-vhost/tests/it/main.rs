@@ -1,0 +1,7 @@
+//! The server against a real driver, libblkio's, and against front ends that do everything wrong.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod device;
+mod driver;
+mod identity;
+mod transmission;
