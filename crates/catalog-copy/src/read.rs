@@ -13,6 +13,9 @@ pub struct Found {
     pub contents: Option<Contents>,
     /// Whether that is surely the newest that there was: nothing behind it is damaged.
     pub complete: bool,
+    /// The highest commit that any file says something of, whether it can be used or not. What is begun anew counts on
+    /// from there: else a step of what is lost could seem to follow on it.
+    pub last_commit: u64,
     /// Files that are no copies any more, in whole or in part.
     pub damaged: Vec<String>,
 }
@@ -49,6 +52,9 @@ pub fn read(env: &Env, dir: &Path, store: StoreId) -> io::Result<Found> {
             |contents: &Contents| newest.as_ref().is_none_or(|n| n.commit < contents.commit);
         newest = copy.contents.filter(newer).or(newest);
     }
+    let known = steps.keys().next_back().copied();
+    let begun = newest.as_ref().map(|contents| contents.commit);
+    found.last_commit = known.max(begun).unwrap_or(0);
     let Some(mut contents) = newest else {
         found.complete = false;
         return Ok(found);
@@ -57,7 +63,6 @@ pub fn read(env: &Env, dir: &Path, store: StoreId) -> io::Result<Found> {
     if !advance(&mut contents, &steps) || !contents.is_sound() {
         contents = advance_by_one(base, &steps);
     }
-    let known = steps.keys().next_back().copied();
     found.complete &= known.is_none_or(|known| known <= contents.commit);
     found.contents = Some(contents);
     Ok(found)

@@ -27,7 +27,7 @@ type ReachOf<'a> = &'a mut dyn FnMut(Root, u64) -> Reach;
 
 /// Decides.
 pub(super) fn plan(found: Found, known: &Known, reach: ReachOf<'_>, now_ms: u64) -> Plan {
-    let complete = found.complete;
+    let (complete, last_commit) = (found.complete, found.last_commit);
     let plan = match found.contents {
         Some(copy) if complete && !contradict(known, &copy) => {
             let from = format!("its copy, which is complete to commit {}", copy.commit);
@@ -65,11 +65,11 @@ pub(super) fn plan(found: Found, known: &Known, reach: ReachOf<'_>, now_ms: u64)
             plan
         }
     };
-    plan.with_counters(known)
+    plan.with_counters(known, last_commit)
 }
 
-/// Whether there is something that cannot be if the copy knows every commit: an epoch that it does not know, or
-/// destages of two generations that it does not know (one may have been under way).
+/// Whether there is something that cannot be if the copy knows every commit: an epoch, a volume or a pack that it does
+/// not know, or destages of two generations that it does not know (one may have been under way).
 fn contradict(known: &Known, copy: &Contents) -> bool {
     let beyond = |(id, notes): (&VolumeId, &Vec<RootNote>)| {
         let destaged = copy.volumes.get(id).map(|record| record.destaged);
@@ -81,7 +81,12 @@ fn contradict(known: &Known, copy: &Contents) -> bool {
             .len()
             > 1
     };
-    known.epoch > copy.epoch || known.notes.iter().any(beyond)
+    let volumes = known.notes.keys().chain(known.journal.keys());
+    let handed_out = |id: &VolumeId| id.0 > copy.last_volume;
+    known.epoch > copy.epoch
+        || known.last_pack > copy.last_pack
+        || volumes.into_iter().any(handed_out)
+        || known.notes.iter().any(beyond)
 }
 
 impl Plan {
@@ -306,10 +311,10 @@ impl Plan {
     }
 
     /// Nothing that was handed out is handed out again.
-    fn with_counters(mut self, known: &Known) -> Self {
+    fn with_counters(mut self, known: &Known, last_commit: u64) -> Self {
         let exact = self.older.is_empty();
         let contents = &mut self.contents;
-        contents.commit = contents.commit.saturating_add(1);
+        contents.commit = contents.commit.max(last_commit).saturating_add(1);
         contents.epoch = contents.epoch.max(known.epoch);
         if !exact {
             // Nobody wrote under this epoch: what the write buffer has does not count, as it may not follow.

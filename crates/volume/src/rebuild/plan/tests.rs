@@ -27,7 +27,7 @@ fn note(volume: u64, epoch: u64, generation: u64) -> RootNote {
 }
 
 /// Notes, and the generations of which the journal has writes, none of them beyond the first MiB.
-fn known(notes: &[RootNote], journal: &[(u64, &[u64])]) -> Known {
+fn known_of(notes: &[RootNote], journal: &[(u64, &[u64])]) -> Known {
     let mut known = Known::default();
     for note in notes {
         known.epoch = known.epoch.max(note.epoch);
@@ -82,6 +82,7 @@ fn copy(complete: bool) -> Found {
     Found {
         contents: Some(contents),
         complete,
+        last_commit: 50,
         damaged: Vec::new(),
     }
 }
@@ -110,7 +111,7 @@ fn snapshot(plan: &Plan) -> Option<Root> {
 #[test]
 fn a_complete_copy_is_taken_as_it_is() {
     // One destage may have been under way; it was not committed, or nobody was told.
-    let known = known(&[note(1, 5, 3), note(1, 5, 4)], &[(1, &[4, 5])]);
+    let known = known_of(&[note(1, 5, 3), note(1, 5, 4)], &[(1, &[4, 5])]);
     let expected = copy(true).contents.unwrap();
     let plan = decide(copy(true), &known);
     assert_eq!(plan.contents.volumes, expected.volumes);
@@ -125,28 +126,36 @@ fn a_copy_that_only_looks_complete_is_found_out() {
     let two_destages = [note(1, 5, 4), note(1, 5, 5)];
     let a_later_life = [note(1, 6, 4)];
     for notes in [&two_destages[..], &a_later_life] {
-        let plan = decide(copy(true), &known(notes, &[]));
+        let plan = decide(copy(true), &known_of(notes, &[]));
         assert_eq!(plan.older.len(), 1);
         assert_eq!(destaged(&plan, 1), notes.last().unwrap().generation.0);
         assert_eq!(snapshot(&plan), Some(notes[0].root));
         assert!(plan.contents.last_pack > 9000);
     }
+    let a_later_pack = Known {
+        last_pack: 9001,
+        ..Known::default()
+    };
+    let unknown_volumes = [known_of(&[note(3, 5, 1)], &[]), known_of(&[], &[(3, &[1])])];
+    for known in [a_later_pack].iter().chain(&unknown_volumes) {
+        assert!(!decide(copy(true), known).older.is_empty());
+    }
     // The same destage, tried twice.
-    let plan = decide(copy(true), &known(&[note(1, 5, 4), note(1, 5, 4)], &[]));
+    let plan = decide(copy(true), &known_of(&[note(1, 5, 4), note(1, 5, 4)], &[]));
     assert!(plan.older.is_empty());
 }
 
 #[test]
 fn notes_of_former_lives_say_nothing() {
     // Generation 4 was noted, never committed, and written anew in the life that the copy knows.
-    let plan = decide(copy(false), &known(&[note(1, 4, 4)], &[(1, &[4])]));
+    let plan = decide(copy(false), &known_of(&[note(1, 4, 4)], &[(1, &[4])]));
     assert_eq!((destaged(&plan, 1), snapshot(&plan)), (3, None));
 }
 
 #[test]
 fn the_newest_map_that_can_be_read_is_taken_and_nothing_put_on_top_of_an_older_one() {
     let notes = [note(1, 5, 4), note(1, 5, 5)];
-    let known = known(&notes, &[(1, &[5, 6])]);
+    let known = known_of(&notes, &[(1, &[5, 6])]);
     let mut unreadable = |found: Root, _| unless(found == root(505));
     let plan = plan(copy(false), &known, &mut unreadable, 0);
     let volume = &plan.contents.volumes[&VolumeId(1)];
@@ -158,10 +167,10 @@ fn the_newest_map_that_can_be_read_is_taken_and_nothing_put_on_top_of_an_older_o
 
 #[test]
 fn a_journal_that_does_not_follow_is_left_out() {
-    let follows = decide(copy(false), &known(&[], &[(1, &[2, 3, 4, 5])]));
+    let follows = decide(copy(false), &known_of(&[], &[(1, &[2, 3, 4, 5])]));
     assert_eq!((destaged(&follows, 1), follows.older.len()), (3, 1));
     assert_eq!(snapshot(&follows), None, "the journal has it");
-    let gap = decide(copy(false), &known(&[], &[(1, &[5, 6])]));
+    let gap = decide(copy(false), &known_of(&[], &[(1, &[5, 6])]));
     assert!(destaged(&gap, 1) > 6);
     assert!(gap.contents.snapshots.is_empty(), "its map is not known");
     let owners: Vec<&str> = gap.older.iter().map(|(o, _)| o.as_str()).collect();
@@ -171,7 +180,7 @@ fn a_journal_that_does_not_follow_is_left_out() {
 #[test]
 fn a_volume_that_grew_after_the_copy_ends_is_as_large_as_its_writes() {
     let journal = |generation, end| {
-        let mut known = known(&[], &[(1, &[4])]);
+        let mut known = known_of(&[], &[(1, &[4])]);
         let generations = known.journal.get_mut(&VolumeId(1)).unwrap();
         generations.insert(Generation(generation), end);
         known
@@ -195,12 +204,28 @@ fn a_volume_that_grew_after_the_copy_ends_is_as_large_as_its_writes() {
 }
 
 #[test]
+fn commits_are_counted_on_from_the_last_that_any_copy_speaks_of() {
+    for (contents, last_commit, expected) in [
+        (None, 70, 71),
+        (copy(false).contents, 70, 71),
+        (copy(false).contents, 50, 51),
+    ] {
+        let found = Found {
+            contents,
+            last_commit,
+            ..Found::default()
+        };
+        assert_eq!(decide(found, &Known::default()).contents.commit, expected);
+    }
+}
+
+#[test]
 fn volumes_that_the_copy_does_not_have_come_back_as_far_as_is_safe() {
     // 2 had been made when the copy ended, so it may have been removed; 3 was made later. 4 has the name of 1.
     let mut namesake = note(4, 5, 1);
     namesake.name = "v1".parse().unwrap();
     let notes = [note(2, 5, 1), note(3, 5, 1), namesake];
-    let plan = decide(copy(false), &known(&notes, &[(9, &[1])]));
+    let plan = decide(copy(false), &known_of(&notes, &[(9, &[1])]));
     let trashed = |id| plan.contents.volumes[&VolumeId(id)].trashed;
     let until = 1000 + plan.contents.settings.trash_keep_s * 1000;
     assert_eq!(trashed(2).map(|t| t.until_ms), Some(until));
@@ -217,7 +242,7 @@ fn notes_alone_make_a_catalog() {
     let none = Found::default();
     let plan = plan(
         none,
-        &known(&notes, &[]),
+        &known_of(&notes, &[]),
         &mut |found, _| unless(found == root(301)),
         0,
     );
