@@ -27,45 +27,38 @@ type ReachOf<'a> = &'a mut dyn FnMut(Root, u64) -> Reach;
 
 /// Decides.
 pub(super) fn plan(found: Found, known: &Known, reach: ReachOf<'_>, now_ms: u64) -> Plan {
-    let (complete, last_commit) = (found.complete, found.last_commit);
-    let plan = match found.contents {
-        Some(copy) if complete && !contradict(known, &copy) => {
+    let complete = |copy: &Contents| found.complete && !contradict(known, copy);
+    let (from, lost) = match &found.contents {
+        Some(copy) if complete(copy) => {
             let from = format!("its copy, which is complete to commit {}", copy.commit);
-            Plan {
-                contents: copy,
-                from,
-                older: Vec::new(),
-            }
+            (from, None)
         }
         Some(copy) => {
             let commit = copy.commit;
-            let mut plan = Plan {
-                from: format!("its copy, which ends at commit {commit}, and notes in packs"),
-                contents: copy,
-                older: Vec::new(),
-            };
-            plan.say(
-                "",
-                format!(
-                    "the copy of the catalog is damaged: names, sizes and snapshots that changed after commit {commit} are not known"
-                ),
+            let from = format!("its copy, which ends at commit {commit}, and notes in packs");
+            let lost = format!(
+                "the copy of the catalog is damaged: names, sizes and snapshots that changed after commit {commit} are not known"
             );
-            plan.advance(known, reach, now_ms);
-            plan
+            (from, Some(lost))
         }
         None => {
-            let mut plan = Plan {
-                contents: Contents::default(),
-                from: "notes in packs alone".to_owned(),
-                older: Vec::new(),
-            };
             let lost = "no copy of the catalog can be read: snapshots, settings, and volumes that nothing was written to are not known";
-            plan.say("", lost.to_owned());
-            plan.advance(known, reach, now_ms);
-            plan
+            ("notes in packs alone".to_owned(), Some(lost.to_owned()))
         }
     };
-    plan.with_counters(known, last_commit)
+    let mut plan = Plan {
+        contents: found.contents.unwrap_or_default(),
+        from,
+        older: Vec::new(),
+    };
+    let exact = lost.is_none();
+    if let Some(lost) = lost {
+        plan.say("", lost);
+        plan.advance(known, reach, now_ms);
+    }
+    plan.say_what_is_unreadable(reach);
+    plan.count_on(known, found.last_commit, exact);
+    plan
 }
 
 /// Whether there is something that cannot be if the copy knows every commit: an epoch, a volume or a pack that it does
@@ -113,7 +106,6 @@ impl Plan {
             self.connect(*id, generations);
         }
         self.settle_snapshots();
-        self.say_what_is_unreadable(reach);
     }
 
     /// What the copy has may have been removed since, and its blocks collected. It stays, as it may be damage as well.
@@ -311,8 +303,7 @@ impl Plan {
     }
 
     /// Nothing that was handed out is handed out again.
-    fn with_counters(mut self, known: &Known, last_commit: u64) -> Self {
-        let exact = self.older.is_empty();
+    fn count_on(&mut self, known: &Known, last_commit: u64, exact: bool) {
         let contents = &mut self.contents;
         contents.commit = contents.commit.max(last_commit).saturating_add(1);
         contents.epoch = contents.epoch.max(known.epoch);
@@ -330,7 +321,6 @@ impl Plan {
             let skipped = contents.last_pack.saturating_add(PACK_IDS_SKIPPED);
             contents.last_pack = skipped.min(PackId::LIMIT - 1);
         }
-        self
     }
 }
 

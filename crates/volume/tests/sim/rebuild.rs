@@ -289,6 +289,12 @@ fn seed_40_a_copy_without_its_last_steps_seemed_complete() {
     lost_copies(40);
 }
 
+/// The same, before a volume was removed and collected: that it could not be read any more was not said.
+#[test]
+fn seed_1704_a_removed_volume_came_back_without_its_blocks() {
+    lost_copies(1704);
+}
+
 fn make(store: &Store, volume: &str) {
     let create = Create {
         name: name(volume),
