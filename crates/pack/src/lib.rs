@@ -5,6 +5,7 @@
 //! for who protects what from collection.
 
 mod build;
+mod cache;
 mod check;
 mod collect;
 mod dedup;

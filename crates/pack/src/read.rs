@@ -13,7 +13,8 @@ const ATTEMPTS: usize = 3;
 const READING: &str = "reading";
 
 sync::thread_local! {
-    static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// A frame as stored, or many of them; and one as it is read.
+    pub(crate) static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 impl PackStore {
@@ -22,26 +23,37 @@ impl PackStore {
     /// # Errors
     /// [`ErrorKind::Damaged`]: it is not what was written, is missing, or was given up.
     pub fn read(&self, p: Pointer) -> Result<Arc<Block>, Error> {
-        let block = self.read_block(p, true)?;
+        let mut block = None;
+        self.read_with(p, &mut |bytes| block = Some(arc_block(bytes)))?;
         block.ok_or_else(|| Error::new(ErrorKind::Io, READING).at(p))
     }
 
-    /// As [`read`](Self::read), or `None` if that would wait for storage.
+    /// As [`read`](Self::read): gives the block to `take` instead of keeping a copy.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn try_read(&self, p: Pointer) -> Result<Option<Arc<Block>>, Error> {
-        self.read_block(p, false)
+    pub fn read_with(&self, p: Pointer, take: &mut dyn FnMut(&Block)) -> Result<(), Error> {
+        match self.read_block(p, true, take)? {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Io, READING).at(p)),
+        }
     }
 
-    /// A block if it is in the cache.
-    #[must_use]
-    pub fn cached(&self, p: Pointer) -> Option<Arc<Block>> {
-        self.blocks.get(&p)
+    /// As [`read_with`](Self::read_with), or `false` if that would wait for storage.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn try_read_with(&self, p: Pointer, take: &mut dyn FnMut(&Block)) -> Result<bool, Error> {
+        self.read_block(p, false, take)
     }
 
-    /// Keeps a block in the cache for its pointer.
-    pub fn cache_block(&self, p: Pointer, block: Arc<Block>) {
+    /// What `f` makes of a block if it is in the cache, which waits for it: it should only copy.
+    pub fn cached<T>(&self, p: Pointer, f: impl FnOnce(&Block) -> T) -> Option<T> {
+        self.blocks.get(p, f)
+    }
+
+    /// Keeps a copy of a block in the cache for its pointer.
+    pub fn cache_block(&self, p: Pointer, block: &Block) {
         self.blocks.insert(p, block);
     }
 
@@ -71,27 +83,31 @@ impl PackStore {
         node.ok_or_else(|| Error::new(ErrorKind::Io, READING).at(p))
     }
 
-    fn read_block(&self, p: Pointer, wait: bool) -> Result<Option<Arc<Block>>, Error> {
-        if let Some(block) = self.blocks.get(&p) {
-            return Ok(Some(block));
+    fn read_block(
+        &self,
+        p: Pointer,
+        wait: bool,
+        take: &mut dyn FnMut(&Block),
+    ) -> Result<bool, Error> {
+        if self.blocks.get(p, &mut *take).is_some() {
+            return Ok(true);
         }
-        self.with_frame(p, FrameKind::Data, wait, |header, entry, stored, plain| {
+        let read = self.with_frame(p, FrameKind::Data, wait, |header, entry, stored, plain| {
             plain.resize(entry.plain_len(), 0);
             frame::decompress(entry.codec, stored, plain)?;
-            let mut wanted = None;
             let (blocks, _) = plain.as_chunks::<BLOCK_SIZE>();
-            for (ordinal, bytes) in entry.ordinals().zip(blocks) {
+            for (ordinal, block) in entry.ordinals().zip(blocks) {
                 if header.live.bits.get(ordinal) {
-                    let block = arc_block(bytes);
-                    let at = Pointer::new(p.pack(), ordinal);
-                    if at == p {
-                        wanted = Some(Arc::clone(&block));
-                    }
-                    self.blocks.insert(at, block);
+                    self.blocks.insert(Pointer::new(p.pack(), ordinal), block);
                 }
             }
-            wanted.ok_or(format::Malformed::new("frame", "the block is not in it"))
-        })
+            // The frame is that of `p`, and `p` is live.
+            let within = usize::from(p.ordinal() - entry.first);
+            let wanted = blocks.get(within);
+            take(wanted.ok_or(format::Malformed::new("frame", "the block is not in it"))?);
+            Ok(())
+        })?;
+        Ok(read.is_some())
     }
 
     fn read_node(&self, p: Pointer, wait: bool, keep: bool) -> Result<Option<Arc<Node>>, Error> {
@@ -119,7 +135,7 @@ impl PackStore {
         p: Pointer,
         kind: FrameKind,
         wait: bool,
-        f: impl Fn(&PackHeader, &FrameEntry, &[u8], &mut Vec<u8>) -> Result<T, format::Malformed>,
+        mut f: impl FnMut(&PackHeader, &FrameEntry, &[u8], &mut Vec<u8>) -> Result<T, format::Malformed>,
     ) -> Result<Option<T>, Error> {
         if p.is_lost() {
             let why = "it was lost with the node of the block map above it";

@@ -2,21 +2,20 @@
 
 use crate::{
     Error, PackStore,
-    read::{arc_block, check, locate},
+    read::{BUFFERS, check, locate},
 };
 use format::{
     frame,
-    pack::{FrameKind, PackHeader},
+    pack::{FrameEntry, FrameKind, PackHeader},
 };
-use std::sync::Arc;
 use types::{BLOCK_SIZE, Pointer};
 
 /// Runs longer than this leave the block cache as it is: who reads so much at once rarely comes back,
-/// and what comes back is in the page cache.
-const CACHED_RUN_MAX: usize = 64;
+/// and what comes back is in the page cache. What guests read ahead is not more.
+const CACHED_RUN_MAX: usize = 32;
 /// One read of the brick is at most this, and skips at most this much that is not wanted.
 const READ_MAX: u64 = 1 << 20;
-const GAP_MAX: u64 = 64 << 10;
+const GAP_MAX: u64 = 16 << 10;
 
 /// A block to be read: its pointer, and its place in the output.
 type Wanted = (Pointer, usize);
@@ -43,9 +42,7 @@ impl PackStore {
         for (i, (&p, block)) in pointers.iter().zip(blocks).enumerate() {
             if p.is_hole() {
                 block.fill(0);
-            } else if let Some(cached) = self.blocks.get(&p) {
-                *block = *cached;
-            } else {
+            } else if self.blocks.get(p, |cached| *block = *cached).is_none() {
                 wanted.push((p, i));
             }
         }
@@ -71,8 +68,8 @@ impl PackStore {
             }
             // One by one: tells which one is damaged, and copes with packs rewritten meanwhile.
             for &(p, i) in span {
-                let block = self.read(p)?;
-                out[i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE].copy_from_slice(&block[..]);
+                let out = &mut out[i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE];
+                self.read_with(p, &mut |block| out.copy_from_slice(block))?;
             }
         }
         Ok(())
@@ -87,31 +84,70 @@ impl PackStore {
         keep: bool,
     ) -> Result<(), Error> {
         let range = range_of(header, span).ok_or(Error::damaged("reading", "no such block"))?;
-        let mut stored = vec![0; (range.end - range.start) as usize];
-        self.fetch(header.pack, range.start, &mut stored, true)?;
-        let mut plain = Vec::new();
-        let frame_of = |wanted: &Wanted| header.frame_of(wanted.0.ordinal()).map(|(n, _)| n);
-        for of_frame in span.chunk_by(|a, b| frame_of(a) == frame_of(b)) {
-            let entry = locate(header, of_frame[0].0, FrameKind::Data)?;
-            let number = frame_of(&of_frame[0]).unwrap_or_default();
-            let at = (entry.range().start - range.start) as usize;
-            let bytes = &stored[at..at + entry.stored_len as usize];
-            check(header, number, entry, bytes)?;
-            plain.resize(entry.plain_len(), 0);
-            frame::decompress(entry.codec, bytes, &mut plain)
-                .map_err(|why| Error::damaged("reading", "not a sound frame").with_source(why))?;
-            let (blocks, _) = plain.as_chunks::<BLOCK_SIZE>();
-            for &(p, i) in of_frame {
-                locate(header, p, FrameKind::Data)?;
-                let block = &blocks[usize::from(p.ordinal() - entry.first)];
-                out[i * BLOCK_SIZE..(i + 1) * BLOCK_SIZE].copy_from_slice(block);
-                if keep {
-                    self.blocks.insert(p, Arc::clone(&arc_block(block)));
+        BUFFERS.with(|buffers| {
+            let (stored, plain) = &mut *buffers.borrow_mut();
+            let len = (range.end - range.start) as usize;
+            if stored.len() < len {
+                stored.resize(len, 0);
+            }
+            self.fetch(header.pack, range.start, &mut stored[..len], true)?;
+            let mut rest = span;
+            while let Some((number, entry)) = first_frame(header, rest) {
+                let inside = |wanted: &&Wanted| wanted.0.ordinal() < entry.ordinals().end;
+                let (of_frame, later) = rest.split_at(rest.iter().take_while(inside).count());
+                rest = later;
+                for (p, _) in of_frame {
+                    locate(header, *p, FrameKind::Data)?;
                 }
+                let at = (entry.range().start - range.start) as usize;
+                let bytes = &stored[at..at + entry.stored_len as usize];
+                check(header, number, entry, bytes)?;
+                decompress(entry, bytes, of_frame, plain, out)
+                    .map_err(|why| Error::damaged("reading", UNSOUND).with_source(why))?;
+            }
+            Ok::<_, Error>(())
+        })?;
+        if keep {
+            for &(p, i) in span {
+                let (blocks, _) = out.as_chunks::<BLOCK_SIZE>();
+                self.blocks.insert(p, &blocks[i]);
             }
         }
         Ok(())
     }
+}
+
+const UNSOUND: &str = "not a sound frame";
+
+/// Brings blocks of one frame to their places: with no copy between if they are all of it, and follow each other.
+fn decompress(
+    entry: &FrameEntry,
+    stored: &[u8],
+    wanted: &[Wanted],
+    plain: &mut Vec<u8>,
+    out: &mut [u8],
+) -> Result<(), format::Malformed> {
+    let first = wanted[0].1;
+    let in_order = |(n, wanted): (usize, &Wanted)| {
+        usize::from(wanted.0.ordinal() - entry.first) == n && wanted.1 == first + n
+    };
+    if wanted.len() == usize::from(entry.blocks) && wanted.iter().enumerate().all(in_order) {
+        let out = &mut out[first * BLOCK_SIZE..][..entry.plain_len()];
+        return frame::decompress(entry.codec, stored, out);
+    }
+    plain.resize(entry.plain_len(), 0);
+    frame::decompress(entry.codec, stored, plain)?;
+    let (blocks, _) = plain.as_chunks::<BLOCK_SIZE>();
+    let (places, _) = out.as_chunks_mut::<BLOCK_SIZE>();
+    for &(p, i) in wanted {
+        places[i] = blocks[usize::from(p.ordinal() - entry.first)];
+    }
+    Ok(())
+}
+
+/// The frame of the first block of `span`, with its number.
+fn first_frame<'a>(header: &'a PackHeader, span: &[Wanted]) -> Option<(u32, &'a FrameEntry)> {
+    header.frame_of(span.first()?.0.ordinal())
 }
 
 /// From the first frame to the last.

@@ -1,8 +1,8 @@
 //! The pack store: what its parts share.
 
 use crate::{
-    Error, ErrorKind, LiveBits, ReserveIds, dedup::Hashes, distrust::Distrust, ids::Ids,
-    index::Index, pins::Pins, writer::PackWriter,
+    Error, ErrorKind, LiveBits, ReserveIds, cache::BlockCache, dedup::Hashes, distrust::Distrust,
+    ids::Ids, index::Index, pins::Pins, writer::PackWriter,
 };
 use brick::Brick;
 use format::{Node, pack::PackHeader};
@@ -10,7 +10,7 @@ use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::sync::Arc;
 use sync::RwLock;
-use types::{BLOCK_SIZE, Block, Codec, Epoch, PackId, Pointer, StoreId};
+use types::{BLOCK_SIZE, Codec, Epoch, PackId, Pointer, StoreId};
 
 /// Bounds of memory.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +54,8 @@ pub struct PackStore {
     pub(crate) index: Index,
     pub(crate) pins: Pins,
     pub(crate) distrust: Distrust,
-    pub(crate) blocks: Cache<Pointer, Arc<Block>, BlockWeight, FxBuildHasher>,
-    pub(crate) nodes: Cache<Pointer, Arc<Node>, BlockWeight, FxBuildHasher>,
+    pub(crate) blocks: BlockCache,
+    pub(crate) nodes: Cache<Pointer, Arc<Node>, NodeWeight, FxBuildHasher>,
     pub(crate) headers: Cache<PackId, Arc<PackHeader>, HeaderWeight, FxBuildHasher>,
     pub(crate) hashes: Cache<PackId, Hashes, HashesWeight, FxBuildHasher>,
     /// Nodes whose packs are not put yet: they must be readable, whatever the cache drops.
@@ -63,7 +63,7 @@ pub struct PackStore {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) struct BlockWeight;
+pub(crate) struct NodeWeight;
 #[derive(Clone, Copy)]
 pub(crate) struct HeaderWeight;
 #[derive(Clone, Copy)]
@@ -72,8 +72,8 @@ pub(crate) struct HashesWeight;
 /// What a cache and the allocator add to an entry, about.
 const OVERHEAD: u64 = 96;
 
-impl<T> Weighter<Pointer, Arc<T>> for BlockWeight {
-    fn weight(&self, _: &Pointer, _: &Arc<T>) -> u64 {
+impl Weighter<Pointer, Arc<Node>> for NodeWeight {
+    fn weight(&self, _: &Pointer, _: &Arc<Node>) -> u64 {
         BLOCK_SIZE as u64 + OVERHEAD
     }
 }
@@ -129,8 +129,8 @@ impl PackStore {
             index: Index::new(config.index_bytes),
             pins: Pins::default(),
             distrust: Distrust::default(),
-            blocks: cache(config.block_cache_bytes, 4192, BlockWeight),
-            nodes: cache(config.node_cache_bytes, 4192, BlockWeight),
+            blocks: BlockCache::new(config.block_cache_bytes),
+            nodes: cache(config.node_cache_bytes, 4192, NodeWeight),
             headers: cache(headers / 4 * 3, 6000, HeaderWeight),
             hashes: cache(headers / 4, 16_480, HashesWeight),
             unput: RwLock::default(),
@@ -149,7 +149,7 @@ impl PackStore {
     pub fn usage(&self) -> Usage {
         let (index_entries, index_bytes, index_k) = self.index.usage();
         Usage {
-            block_bytes: self.blocks.weight(),
+            block_bytes: self.blocks.bytes(),
             node_bytes: self.nodes.weight(),
             header_bytes: self.headers.weight() + self.hashes.weight(),
             index_bytes,

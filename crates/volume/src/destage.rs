@@ -166,9 +166,7 @@ impl Volume {
         }
         for (pointer, block) in &destaged.hot {
             // A copy: where it is now others wait for the room.
-            self.shared
-                .packs
-                .cache_block(*pointer, Arc::new(*block.bytes()));
+            self.shared.packs.cache_block(*pointer, block.bytes());
         }
         let old = {
             let mut state = self.state.write();

@@ -7,11 +7,13 @@ use crate::{
     store::Shared,
     volume::{State, Volume},
 };
-use pack::PackStore;
 use std::{ops::Range, sync::Arc};
 use types::{BLOCK_SIZE, Block, BlockIndex, Pointer, Root, SharedBlock};
 
-/// Blocks that [`Volume::try_read`] decompresses on the caller's thread; more go where they are read in one piece.
+/// Requests of at most so many blocks …
+const SHORT: usize = 32;
+/// … may have so many of them decompressed by [`Volume::try_read`], on the caller's thread; others go where they are read in
+/// one piece.
 const INLINE_MISSES_MAX: usize = 8;
 
 /// The part of one block that a request covers.
@@ -129,8 +131,7 @@ impl Shared {
             }
             // One by one: that tells which one it is that cannot be read.
             for piece in now {
-                let block = self.stored_block(root, piece.index)?;
-                buf[piece.of_request.clone()].copy_from_slice(&block[piece.within.clone()]);
+                self.read_piece(root, piece, &mut buf[piece.of_request.clone()])?;
             }
         }
         Ok(())
@@ -144,13 +145,29 @@ impl Shared {
         Ok(self.packs.read_run(&pointers, out)?)
     }
 
+    fn read_piece(&self, root: Root, piece: &Piece, out: &mut [u8]) -> Result<(), Error> {
+        let mut read = || {
+            match blockmap::lookup(&Nodes(&self.packs), root, BlockIndex(piece.index))? {
+                Pointer::HOLE => out.fill(0),
+                pointer => self.packs.read_with(pointer, &mut |block| {
+                    out.copy_from_slice(&block[piece.within.clone()]);
+                })?,
+            }
+            Ok(())
+        };
+        read().map_err(|e: Error| e.at_block(piece.index))
+    }
+
     /// The block that `root` maps at `index`.
     fn stored_block(&self, root: Root, index: u64) -> Result<Arc<Block>, Error> {
-        let read = || match blockmap::lookup(&Nodes(&self.packs), root, BlockIndex(index))? {
-            Pointer::HOLE => Ok(Arc::new([0; BLOCK_SIZE])),
-            pointer => Ok(self.packs.read(pointer)?),
+        let mut block = [0; BLOCK_SIZE];
+        let whole = Piece {
+            index,
+            within: 0..BLOCK_SIZE,
+            of_request: 0..BLOCK_SIZE,
         };
-        read().map_err(|e: Error| e.at_block(index))
+        self.read_piece(root, &whole, &mut block)?;
+        Ok(Arc::new(block))
     }
 
     /// As [`read_pieces`](Self::read_pieces) if that needs no waiting.
@@ -161,7 +178,11 @@ impl Shared {
         buf: &mut [u8],
     ) -> Result<bool, Error> {
         let mut leaf: Option<(u64, Option<Arc<format::Node>>)> = None;
-        let mut misses = 0;
+        let mut misses_left = if missing.len() > SHORT {
+            0
+        } else {
+            INLINE_MISSES_MAX
+        };
         for piece in missing {
             let number = piece.index / blockmap::FANOUT as u64;
             if leaf.as_ref().is_none_or(|&(known, _)| known != number) {
@@ -181,29 +202,21 @@ impl Shared {
                 out.fill(0);
                 continue;
             }
-            let block = block_now(&self.packs, pointer, &mut misses);
-            match block.map_err(|e| e.at_block(piece.index))? {
-                Some(block) => out.copy_from_slice(&block[piece.within.clone()]),
-                None => return Ok(false),
+            let mut copy = |block: &Block| out.copy_from_slice(&block[piece.within.clone()]);
+            if self.packs.cached(pointer, &mut copy).is_some() {
+                continue;
+            }
+            if misses_left == 0 {
+                return Ok(false);
+            }
+            misses_left -= 1;
+            let read = self.packs.try_read_with(pointer, &mut copy);
+            if !read.map_err(|e| Error::from(e).at_block(piece.index))? {
+                return Ok(false);
             }
         }
         Ok(true)
     }
-}
-
-fn block_now(
-    packs: &PackStore,
-    pointer: Pointer,
-    misses: &mut usize,
-) -> Result<Option<Arc<Block>>, Error> {
-    if let Some(block) = packs.cached(pointer) {
-        return Ok(Some(block));
-    }
-    *misses += 1;
-    if *misses > INLINE_MISSES_MAX {
-        return Ok(None);
-    }
-    Ok(packs.try_read(pointer)?)
 }
 
 fn would_wait(error: blockmap::Error<NotNow>) -> Result<(), Error> {
