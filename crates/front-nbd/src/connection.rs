@@ -2,7 +2,7 @@
 
 use crate::{
     buffer::Buffer,
-    execute::Session,
+    execute::{Part, READ_PART, Session},
     outbox::{JobCost, Outbox},
     stats::{ConnectionInfo, Counters},
 };
@@ -46,6 +46,31 @@ impl Connection {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Reads from `from` on, waiting as long as that takes. Parts are sent as they come, the last one is left in `out`.
+    fn read(&self, request: &Request, from: u64, out: &mut Buffer) {
+        let Some(session) = self.session.get() else {
+            unreachable!("requests come after the handshake")
+        };
+        let counters = &self.counters;
+        if !session.is_divisible(request) {
+            session.read(request, false, out, counters);
+            return;
+        }
+        let mut done = from;
+        loop {
+            let part = done..request.length.min(done + READ_PART);
+            done = part.end;
+            match session.read_part(request, part, false, out, counters) {
+                Ok(Part::Read) if done < request.length => {
+                    let next = self.outbox.recycler().take();
+                    self.outbox.send_reply(std::mem::replace(out, next), None);
+                }
+                Ok(_) => return,
+                Err(error) => return self.outbox.fail(&error),
+            }
+        }
+    }
+
     pub(crate) fn info(&self) -> ConnectionInfo {
         let session = self.session.get();
         let stats = self.counters.snapshot();
@@ -74,6 +99,8 @@ pub(crate) struct Job {
 pub(crate) enum Work {
     /// All, without a payload.
     Whole(Command),
+    /// Reading from here on, after the parts that were answered already.
+    Read(u64),
     /// Writing this.
     Write(Buffer),
     /// Making durable what was written already.
@@ -92,14 +119,15 @@ impl Task for Job {
         } = self;
         let outbox = &connection.outbox;
         let mut out = outbox.recycler().take();
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            work.run(&connection, &request, &mut out);
+        let outcome = catch_unwind(AssertUnwindSafe(|| match work {
+            Work::Read(from) => connection.read(&request, from, &mut out),
+            work => work.run(&connection, &request, &mut out),
         }));
         if outcome.is_err() {
             out.truncate(0);
             outbox.fail(&io::Error::other("a request panicked"));
         }
-        outbox.send_reply(out, cost);
+        outbox.send_reply(out, Some(cost));
     }
 }
 
@@ -111,9 +139,7 @@ impl Work {
         };
         let counters = &connection.counters;
         match self {
-            Work::Whole(Command::Read) => {
-                session.read(request, false, out, counters);
-            }
+            Work::Read(_) => unreachable!("reads are not executed"),
             Work::Whole(command) => session.execute(command, request, &[], out, counters),
             Work::Write(payload) => {
                 session.execute(Command::Write, request, payload.as_slice(), out, counters);

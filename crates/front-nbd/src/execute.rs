@@ -20,8 +20,9 @@ pub(crate) struct Session {
     pub(crate) allocation: Option<u32>,
 }
 
-/// Longer reads are long work even from memory: they go where others run beside them.
-const INLINE_READ_MAX: usize = 128 << 10;
+/// Reads that are longer are answered in parts of this size: each is sent while it is still in the processor's
+/// cache, and the client takes it while the next one is read.
+pub(crate) const READ_PART: u64 = 256 << 10;
 
 /// Runs of zeroes that are shorter are sent as data.
 const HOLE_LEN_MIN: usize = 64 << 10;
@@ -29,6 +30,16 @@ const HOLE_LEN_MIN: usize = 64 << 10;
 const EXTENTS_MAX: usize = 8192;
 
 type Failure = (ErrorCode, String);
+
+/// How a part of a READ went.
+pub(crate) enum Part {
+    /// The reply to it was appended.
+    Read,
+    /// An error was appended, and that ends the reply.
+    Failed,
+    /// It would wait; nothing was appended.
+    WouldWait,
+}
 
 impl Session {
     pub(crate) const fn extended(&self) -> bool {
@@ -147,9 +158,6 @@ impl Session {
             self.fail(request, failure(Command::Read, &error), out, counters);
             return true;
         }
-        if now && len > INLINE_READ_MAX {
-            return false;
-        }
         let (start, head_len) = (out.len(), to.data_head_len());
         let reply = out.grow(head_len + len);
         let (head, data) = reply.split_at_mut(head_len);
@@ -163,7 +171,7 @@ impl Session {
                 let whole = to.data_head(ReplyFlags::DONE, request.offset, len as u32);
                 head.copy_from_slice(&whole);
                 if self.is_divisible(request) && len >= HOLE_LEN_MIN {
-                    leave_out_holes(to, start, out);
+                    leave_out_holes(to, ReplyFlags::DONE, start, out);
                 }
                 true
             }
@@ -179,8 +187,8 @@ impl Session {
         }
     }
 
-    /// Appends a part of the reply to a READ, the first one with what goes before it. `false`: it failed, and
-    /// that was the reply.
+    /// Appends a part of the reply to a READ, the first one with what goes before it. With `now` only if that needs
+    /// no waiting.
     ///
     /// # Errors
     /// It failed in the middle of a reply that cannot say so: the client can only be cut off ("Simple reply
@@ -189,40 +197,58 @@ impl Session {
         &self,
         request: &Request,
         part: Range<u64>,
+        now: bool,
         out: &mut Buffer,
         counters: &Counters,
-    ) -> io::Result<bool> {
-        let (to, len) = (self.to(request), part.end - part.start);
+    ) -> io::Result<Part> {
+        let (mut to, len) = (self.to(request), part.end - part.start);
         let divisible = self.is_divisible(request);
         let flags = ReplyFlags(match divisible && part.end < request.length {
             true => 0,
             false => ReplyFlags::DONE.0,
         });
-        let offset = request.offset + part.start;
         let (start, mut outcome) = (out.len(), Ok(()));
         if part.start == 0 {
             let size = self.device.info().size;
             outcome = check_range("read", request.offset, request.length, size);
         }
+        // What is beyond any device was refused with the first part.
+        to.offset = request.offset.saturating_add(part.start);
         if divisible {
-            out.push(&to.data_head(flags, offset, len as u32));
+            out.push(&to.data_head(flags, to.offset, len as u32));
         } else if part.start == 0 {
-            out.push(&to.data_head(flags, offset, request.length as u32));
+            out.push(&to.data_head(flags, to.offset, request.length as u32));
         }
         let data = out.grow(len as usize);
-        match outcome.and_then(|()| self.device.read(offset, data)) {
-            Ok(()) => Ok(true),
+        let read = outcome.and_then(|()| {
+            if now {
+                self.device.try_read(to.offset, data)
+            } else {
+                self.device.read(to.offset, data).map(|()| true)
+            }
+        });
+        match read {
+            Ok(true) => {
+                if divisible && len >= HOLE_LEN_MIN as u64 {
+                    leave_out_holes(to, flags, start, out);
+                }
+                Ok(Part::Read)
+            }
+            Ok(false) => {
+                out.truncate(start);
+                Ok(Part::WouldWait)
+            }
             Err(error) if divisible || part.start == 0 => {
                 out.truncate(start);
                 self.fail(request, failure(Command::Read, &error), out, counters);
-                Ok(false)
+                Ok(Part::Failed)
             }
             Err(error) => Err(io::Error::other(error)),
         }
     }
 
     /// Whether the reply to a READ may be of several chunks.
-    fn is_divisible(&self, request: &Request) -> bool {
+    pub(crate) fn is_divisible(&self, request: &Request) -> bool {
         self.style != Style::Simple && !request.flags.contains(CommandFlags::DF)
     }
 
@@ -264,11 +290,11 @@ fn failure(command: Command, error: &block::Error) -> Failure {
     (code, error.to_string())
 }
 
-/// Makes several chunks of the one from `start` if it holds long runs of zeroes.
+/// Makes several chunks of the one from `start` if it holds long runs of zeroes; the last one has `last_flags`.
 ///
 /// The data are looked at rather than the extents: that never waits for the block map, finds zeroes
 /// that are stored too, and costs one cache line a block where there are data.
-fn leave_out_holes(to: To, start: usize, out: &mut Buffer) {
+fn leave_out_holes(to: To, last_flags: ReplyFlags, start: usize, out: &mut Buffer) {
     let data_at = start + to.data_head_len();
     let runs = runs(to.offset, &out.as_slice()[data_at..]);
     if !runs.iter().any(|run| run.hole) {
@@ -280,7 +306,7 @@ fn leave_out_holes(to: To, start: usize, out: &mut Buffer) {
     let end = out.len();
     for run in &runs {
         let last = from + run.len == end;
-        let flags = ReplyFlags(if last { ReplyFlags::DONE.0 } else { 0 });
+        let flags = if last { last_flags } else { ReplyFlags(0) };
         let offset = to.offset + (from - data_at) as u64;
         put.clear();
         if run.hole {

@@ -80,7 +80,7 @@ fn answer(outbox: &Arc<Outbox>) {
                     let Ok(Some(cost)) = outbox.admit(REPLY as u64) else {
                         return;
                     };
-                    outbox.send_reply(reply(worker * REPLIES + number), cost);
+                    outbox.send_reply(reply(worker * REPLIES + number), Some(cost));
                 }
             };
             env::spawn("worker", body).expect("a thread")

@@ -196,10 +196,11 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues the reply to a job, and sends what can be sent without waiting.
-    pub(crate) fn send_reply(self: &Arc<Self>, buffer: Buffer, cost: JobCost) {
+    /// Queues the reply to a job, or a part of one and then without its cost, and sends what can be sent without
+    /// waiting.
+    pub(crate) fn send_reply(self: &Arc<Self>, buffer: Buffer, cost: Option<JobCost>) {
         let mut state = self.state.lock();
-        Self::push(&mut state, buffer, Some(cost));
+        Self::push(&mut state, buffer, cost);
         if state.broken {
             self.drop_queue(&mut state);
         } else if !state.sending {

@@ -3,7 +3,7 @@
 use crate::{
     buffer::Buffer,
     connection::{Connection, Job, Work, Workers},
-    execute::Session,
+    execute::{Part, READ_PART, Session},
     receiver::Receiver,
 };
 use block::{Durability, check_range};
@@ -15,8 +15,8 @@ use std::{io, sync::Arc};
 
 /// Replies are sent when so much was gathered, bytes, even if there are more requests to parse.
 const GATHER_MAX: usize = 256 << 10;
-/// Longer reads are left to workers: their replies must not grow the reader's buffer.
-const INLINE_READ_MAX: u64 = 1 << 20;
+/// Longer reads whose reply is one piece are left to workers: it must not grow the reader's buffer.
+const WHOLE_READ_MAX: u64 = 1 << 20;
 /// Payloads up to this are parsed where they were received.
 const INLINE_PAYLOAD_MAX: u64 = 128 << 10;
 /// Longer ones are written in pieces of this size, as they come.
@@ -195,16 +195,40 @@ impl<'a> Reader<'a> {
     }
 
     fn read(&mut self, request: &Request) -> io::Result<()> {
-        let long = request.length > INLINE_READ_MAX;
         let (session, counters) = (self.session, &self.connection.counters);
+        let long = request.length > READ_PART;
+        if long && session.is_divisible(request) {
+            return self.read_long(request);
+        }
         if !long && session.read(request, true, &mut self.gathered, counters) {
             return Ok(());
         }
-        if !long && self.may_wait() {
+        if request.length <= WHOLE_READ_MAX && self.may_wait() {
             session.read(request, false, &mut self.gathered, counters);
             return Ok(());
         }
-        self.hand_over(request, Work::Whole(Command::Read), request.length)
+        self.hand_over(request, Work::Read(0), request.length)
+    }
+
+    /// What is in memory is sent part by part, and the rest left to a worker.
+    fn read_long(&mut self, request: &Request) -> io::Result<()> {
+        let now = !self.may_wait();
+        let counters = &self.connection.counters;
+        let mut done = 0;
+        while done < request.length {
+            let part = done..request.length.min(done + READ_PART);
+            let (end, out) = (part.end, &mut self.gathered);
+            match self.session.read_part(request, part, now, out, counters)? {
+                Part::Read => done = end,
+                Part::Failed => return Ok(()),
+                Part::WouldWait => {
+                    let rest = request.length - done;
+                    return self.hand_over(request, Work::Read(done), rest);
+                }
+            }
+            self.send()?;
+        }
+        Ok(())
     }
 
     fn hand_over(&mut self, request: &Request, work: Work, len: u64) -> io::Result<()> {
@@ -232,17 +256,19 @@ impl<'a> Reader<'a> {
     /// Does a job on this thread, with the memory that it has anyway. Nothing else of the connection is in
     /// flight, so that nobody sends anything between the parts of an answer.
     fn do_alone(&mut self, request: &Request, work: Work) -> io::Result<()> {
-        if !matches!(work, Work::Whole(Command::Read)) {
+        let Work::Read(mut done) = work else {
             work.run(self.connection, request, &mut self.gathered);
             return Ok(());
-        }
+        };
         let counters = &self.connection.counters;
-        let mut done = 0;
         while done < request.length {
             let part = done..request.length.min(done + PIECE_MIN);
             done = part.end;
             let out = &mut self.gathered;
-            if !self.session.read_part(request, part, out, counters)? {
+            let read = self
+                .session
+                .read_part(request, part, false, out, counters)?;
+            if matches!(read, Part::Failed) {
                 break;
             }
             self.send()?;

@@ -28,6 +28,8 @@ pub(crate) struct Client {
     pub(crate) flags: TransmissionFlags,
     cookie: u64,
     reads: HashMap<u64, (u64, usize)>,
+    /// What there is of answers that are not complete: parts of several may come in turn.
+    parts: HashMap<u64, Answer>,
 }
 
 /// An answer to a request.
@@ -65,6 +67,7 @@ impl Client {
             flags: TransmissionFlags::default(),
             cookie: 0,
             reads: HashMap::new(),
+            parts: HashMap::new(),
         }
     }
 
@@ -184,7 +187,6 @@ impl Client {
     }
 
     pub(crate) fn try_answer(&mut self) -> io::Result<Answer> {
-        let mut answer = Answer::default();
         loop {
             let mut head = vec![0; 4];
             self.stream.read_exact(&mut head)?;
@@ -194,7 +196,10 @@ impl Client {
             match ReplyHeader::decode(&head).unwrap() {
                 ReplyHeader::Simple { cookie, error } => {
                     assert_ne!(self.style, Style::Extended);
-                    answer.cookie = cookie;
+                    let mut answer = Answer {
+                        cookie,
+                        ..Answer::default()
+                    };
                     answer.error = ErrorCode::from_wire(error);
                     let read = self.reads.remove(&cookie);
                     if let (Some((offset, len)), None) = (read, answer.error) {
@@ -211,7 +216,7 @@ impl Client {
                     cookie,
                     length,
                 } => {
-                    assert!(answer.cookie == 0 || answer.cookie == cookie);
+                    let mut answer = self.parts.remove(&cookie).unwrap_or_default();
                     answer.cookie = cookie;
                     let mut payload = vec![0; length as usize];
                     self.stream.read_exact(&mut payload)?;
@@ -231,6 +236,7 @@ impl Client {
                     if flags.contains(ReplyFlags::DONE) {
                         return Ok(answer);
                     }
+                    self.parts.insert(cookie, answer);
                 }
             }
         }

@@ -63,7 +63,7 @@ fn world_with(config: Config) -> World {
 }
 
 /// A device that has only its first MiB in memory: reads behind that and flushes wait until it is
-/// opened. Reads from the last MiB fail.
+/// opened. Reads of the last MiB fail.
 struct Gate {
     memory: MemoryDevice,
     open: Mutex<bool>,
@@ -113,7 +113,7 @@ impl BlockDevice for Gate {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
         self.pass();
-        if offset >= SIZE - (1 << 20) {
+        if offset + buf.len() as u64 > SIZE - (1 << 20) {
             return Err(Error::new(ErrorKind::Io, "read"));
         }
         self.memory.read(offset, buf)

@@ -222,6 +222,61 @@ fn what_waits_does_not_hold_up_the_rest() {
 }
 
 #[test]
+fn long_reads_are_answered_part_by_part() {
+    let world = world();
+    world.gate.open();
+    for style in STYLES {
+        let mut client = Client::open(&world.server, "gate", style);
+        let data: Vec<u8> = (0..3 * MIB).map(|i| (i / 4096) as u8 | 1).collect();
+        client.write(NONE, 100, &data).unwrap();
+        // The first MiB is in memory; one that waits alone is served by another thread than several at once.
+        for together in [1, 4] {
+            let asked: Vec<_> = (0..together)
+                .map(|_| client.send(Command::Read, NONE, 100, 3 * MIB, &[]))
+                .collect();
+            let mut answered = Vec::new();
+            for _ in &asked {
+                let answer = client.answer();
+                assert!(answer.bytes(100, data.len()) == data);
+                let parts = answer.data.len();
+                assert_eq!(parts > 1, style != Style::Simple, "{parts} parts");
+                answered.push(answer.cookie);
+            }
+            answered.sort_unstable();
+            assert_eq!(answered, asked);
+        }
+        let whole = client.ask(
+            Command::Read,
+            READ_WHOLE[usize::from(style != Style::Simple)],
+            100,
+            3 * MIB,
+        );
+        assert_eq!(whole.data.len(), 1);
+    }
+}
+
+/// What asks for one piece, in the simple style and in others.
+const READ_WHOLE: [CommandFlags; 2] = [NONE, CommandFlags::DF];
+
+#[test]
+fn damage_in_the_middle_of_a_long_read_is_an_error_of_that_read_alone() {
+    let world = world();
+    world.gate.open();
+    for style in STYLES {
+        let mut client = Client::open(&world.server, "gate", style);
+        // Of one that waits for each answer, too.
+        for _ in 0..12 {
+            for len in [3 * MIB, MIB - 512] {
+                let end = SIZE - MIB + 256 * 1024;
+                let failed = client.ask(Command::Read, NONE, end - len, len);
+                assert_eq!(failed.error, Some(ErrorCode::Io));
+            }
+            assert_eq!(client.read(MIB / 2, 7), Ok(vec![0; 7]));
+        }
+    }
+}
+
+#[test]
 fn a_long_durable_write_is_flushed() {
     let world = world();
     world.gate.open();
