@@ -1,5 +1,7 @@
 //! What is served as vhost-user-blk is noted with volumes and snapshots, and stays noted.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 use block::Durability;
 use sim::{Fault, Injection, SimEnv};
 use std::path::Path;
