@@ -19,6 +19,8 @@ pub mod nbd_wire;
 pub mod pack;
 pub mod rest;
 pub mod text;
+pub mod vhost_inflight;
+pub mod vhost_ring;
 pub mod write_buffer;
 
 use std::{fs, path::Path, process::exit};

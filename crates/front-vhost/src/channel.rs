@@ -11,6 +11,7 @@ use rustix::{
 };
 use std::{
     io,
+    mem::MaybeUninit,
     os::{fd::OwnedFd, unix::net::UnixStream},
 };
 use vhost::vhost_user::message::{BackendReq, FrontendReq, VhostUserHeaderFlag};
@@ -36,21 +37,17 @@ pub(crate) fn is_next(stream: &UnixStream) -> io::Result<bool> {
     }
 }
 
-/// Takes that message, and answers it if `may_answer` and it wants to be.
+/// Takes that message: the channel, and whether the front end waits for an answer.
 ///
 /// # Errors
 /// It is not as it should be, or the connection broke.
-pub(crate) fn take(stream: &UnixStream, may_answer: bool) -> io::Result<OwnedFd> {
+pub(crate) fn take(stream: &UnixStream) -> io::Result<(OwnedFd, bool)> {
     let mut header = [0; HEADER_LEN];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(&mut header)];
-    let got = recvmsg(
-        stream,
-        &mut slices,
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL,
-    )?;
+    let wanted = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
+    let got = recvmsg(stream, &mut slices, &mut control, wanted)?;
     let rights = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
@@ -58,19 +55,28 @@ pub(crate) fn take(stream: &UnixStream, may_answer: bool) -> io::Result<OwnedFd>
     let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|i| header[at + i]));
     let (flags, len) = (word(4), word(8));
     let cut = got.flags.contains(ReturnFlags::CTRUNC) || got.bytes != HEADER_LEN;
-    let Some(channel) = rights.filter(|_| !cut && len == 0 && flags & 3 == VERSION) else {
-        let message = "a message that should bring a channel does not";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-    };
-    if may_answer && flags & VhostUserHeaderFlag::NEED_REPLY.bits() != 0 {
-        let reply = VhostUserHeaderFlag::REPLY.bits() | VERSION;
-        let mut bytes = [0; HEADER_LEN + 8];
-        bytes[..4].copy_from_slice(&header[..4]);
-        bytes[4..8].copy_from_slice(&reply.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&8u32.to_ne_bytes());
-        send(stream, &bytes, SendFlags::NOSIGNAL)?;
+    match rights.filter(|_| !cut && len == 0 && flags & 3 == VERSION) {
+        Some(channel) => {
+            let waits = flags & VhostUserHeaderFlag::NEED_REPLY.bits() != 0;
+            Ok((channel, waits))
+        }
+        None => {
+            let message = "a message that should bring a channel does not";
+            Err(io::Error::new(io::ErrorKind::InvalidData, message))
+        }
     }
-    Ok(channel)
+}
+
+/// Answers that the channel is there.
+///
+/// # Errors
+/// The connection broke.
+pub(crate) fn acknowledge(stream: &UnixStream) -> io::Result<()> {
+    let code = FrontendReq::SET_BACKEND_REQ_FD as u32;
+    let flags = VhostUserHeaderFlag::REPLY.bits() | VERSION;
+    let words = [code, flags, 8, 0, 0].map(u32::to_ne_bytes);
+    send(stream, words.as_flattened(), SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 /// Says that the configuration space has changed. Does not wait for anybody.
@@ -78,10 +84,12 @@ pub(crate) fn take(stream: &UnixStream, may_answer: bool) -> io::Result<OwnedFd>
 /// # Errors
 /// The front end does not read, or is gone.
 pub(crate) fn config_changed(channel: &OwnedFd) -> io::Result<()> {
-    let mut bytes = [0; HEADER_LEN];
     let code = BackendReq::CONFIG_CHANGE_MSG as u32;
-    bytes[..4].copy_from_slice(&code.to_ne_bytes());
-    bytes[4..8].copy_from_slice(&VERSION.to_ne_bytes());
-    send(channel, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+    let words = [code, VERSION, 0].map(u32::to_ne_bytes);
+    send(
+        channel,
+        words.as_flattened(),
+        SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    )?;
     Ok(())
 }

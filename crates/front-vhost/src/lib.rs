@@ -27,6 +27,8 @@ mod ring;
 mod server;
 mod session;
 mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wakeup;
 
 pub use server::{Server, Workers};

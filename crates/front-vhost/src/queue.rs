@@ -132,12 +132,9 @@ impl Queue {
         if let Some(inflight) = &self.inflight {
             inflight.end(heads(), used.next);
         }
-        if self.ring.wants_call(old, used.next)
-            && let Some(call) = &used.call
-        {
+        if self.ring.wants_call(old, used.next) {
             self.disk.counters.calls.fetch_add(1, Relaxed);
-            // A guest that gave us something else than an eventfd is not told.
-            let _ = rustix::io::write(&**call, &1u64.to_ne_bytes());
+            raise(used.call.as_deref());
         }
         if of_job {
             used.jobs -= 1;
@@ -213,16 +210,7 @@ impl Running {
         let queue = Arc::new(queue);
         let stop = Arc::new(Bell::new()?);
         let wakeup = Wakeup::new(&stop, OwnedFd::from(kick.try_clone()?))?;
-        let mut runner = Runner {
-            queue: queue.clone(),
-            jobs,
-            parser: Parser::default(),
-            next,
-            counter: recovered.counter,
-            done: Vec::with_capacity(BATCH),
-            tally: Tally::default(),
-            solitary: 0,
-        };
+        let mut runner = Runner::new(queue.clone(), jobs, next, recovered.counter);
         let thread = env::spawn("vhost-queue", move || {
             let outcome = runner.run(&recovered.again, &wakeup);
             if let Err(Broken(why)) = outcome {
@@ -267,11 +255,30 @@ impl Queue {
             "a guest broke a vhost-user queue; it is stopped"
         );
         self.disk.counters.broken_queues.fetch_add(1, Relaxed);
-        if let Some(err) = err {
-            // As with `call`.
-            let _ = rustix::io::write(err, &1u64.to_ne_bytes());
-        }
+        raise(err);
     }
+}
+
+/// Adds to a guest's eventfd. A guest that gave us something else is not told.
+pub(crate) fn raise(event: Option<&File>) {
+    if let Some(event) = event {
+        let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+    }
+}
+
+/// Serves what is available on this thread, waiting for all of it.
+#[cfg(feature = "testing")]
+pub(crate) fn serve_waiting(queue: Queue, jobs: Arc<Jobs>) -> Result<(), Broken> {
+    let next = queue.ring.used_index();
+    let mut runner = Runner::new(Arc::new(queue), jobs, next, 0);
+    let available = runner.queue.ring.available_index();
+    let count = available.wrapping_sub(next).min(runner.queue.ring.size());
+    let outcome = (0..count).try_for_each(|n| {
+        let head = runner.queue.ring.available_head(next.wrapping_add(n));
+        runner.take(head, true)
+    });
+    runner.answer();
+    outcome
 }
 
 /// The state of a queue's thread.
@@ -289,6 +296,19 @@ struct Runner {
 }
 
 impl Runner {
+    fn new(queue: Arc<Queue>, jobs: Arc<Jobs>, next: u16, counter: u64) -> Self {
+        Runner {
+            queue,
+            jobs,
+            parser: Parser::default(),
+            next,
+            counter,
+            done: Vec::with_capacity(BATCH),
+            tally: Tally::default(),
+            solitary: 0,
+        }
+    }
+
     fn run(&mut self, again: &[u16], wakeup: &Wakeup) -> Result<(), Broken> {
         let outcome = self.serve_until_stopped(again, wakeup);
         // What was done before the guest broke the queue counts.

@@ -315,9 +315,12 @@ impl Shared {
             let feature = VhostUserProtocolFeatures::BACKEND_REQ;
             return Err(Error::InactiveOperation(feature));
         }
-        let channel = channel::take(stream, may_answer).map_err(Error::ReqHandlerError)?;
+        let (channel, waits) = channel::take(stream).map_err(Error::ReqHandlerError)?;
         if let Some(guest) = &mut *self.guest.lock() {
             guest.channel = Some(channel);
+        }
+        if waits && may_answer {
+            channel::acknowledge(stream).map_err(Error::SocketBroken)?;
         }
         Ok(())
     }

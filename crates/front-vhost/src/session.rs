@@ -5,7 +5,7 @@ use crate::{
     disk::Disk,
     inflight::{self, Inflight},
     memory::{Broken, Log, Mapping, Memory, Region},
-    queue::{End, Jobs, Queue, Running},
+    queue::{self, End, Jobs, Queue, Running},
     ring::{Addresses, Ring},
 };
 use block::Durability;
@@ -131,6 +131,8 @@ impl Session {
             }
             Err(error) => {
                 tracing::warn!(queue = index, %error, "a vhost-user queue does not start");
+                self.disk.counters.broken_queues.fetch_add(1, Relaxed);
+                queue::raise(vring.err.as_deref());
                 self.vrings[index].broken = true;
             }
         }

@@ -52,6 +52,11 @@ impl Buffer {
     pub(crate) fn new(len: usize) -> Self {
         let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
         file.set_len(len as u64).unwrap();
+        Self::of(file)
+    }
+
+    pub(crate) fn of(file: File) -> Self {
+        let len = file.metadata().unwrap().len() as usize;
         Buffer {
             map: MmapRegion::from_file(FileOffset::new(file, 0), len).unwrap(),
         }

@@ -3,5 +3,8 @@
 
 mod device;
 mod driver;
+mod hostile;
 mod identity;
+mod lasting;
+mod raw;
 mod transmission;
