@@ -127,6 +127,13 @@ fn nothing_is_done_beyond_the_end() {
     assert_eq!(guest.read(0, u64::MAX - 511, 512), Err(EIO));
     let far = guest.run(0, |q, _| q.discard(SIZE - 4096, 8192, 0).unwrap(), 1);
     assert_eq!(far, [(0, Err(EIO))]);
+    // Nor half of it: its parts are long enough to be written one by one.
+    guest.buffer.bytes().fill(1);
+    let parts = [(0, 64 << 10), (1 << 20, 64 << 10)];
+    assert_eq!(
+        guest.scattered(0, SIZE - (64 << 10), &parts, true),
+        Err(EIO)
+    );
     assert!(
         guest
             .read(0, SIZE - 512, 512)
@@ -134,7 +141,7 @@ fn nothing_is_done_beyond_the_end() {
             .iter()
             .all(|&byte| byte == 0)
     );
-    assert_eq!(host.server.stats().errors, 4);
+    assert_eq!(host.server.stats().errors, 5);
 }
 
 #[test]
