@@ -17,6 +17,9 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 /// returned, or at once with [`Durability::Durable`]. A flush covers completed writes of every
 /// thread and connection. Calls may come from any number of threads, and may block.
 ///
+/// Buffers may be memory that a guest reads and writes meanwhile. So `data` is read once: what depends on its content
+/// (a checksum, whether it is zero) is found out from the copy; and nothing is decided by what was put into `buf`.
+///
 /// # Errors
 /// Every verb answers [`ErrorKind::OutOfRange`] beyond the end, and mutations answer
 /// [`ErrorKind::ReadOnly`] on a snapshot or a read-only volume.

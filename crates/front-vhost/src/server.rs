@@ -201,6 +201,16 @@ impl Drop for Server {
     }
 }
 
+/// Says that the server's thread has ended, however it did.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        *self.0.ended.lock() = true;
+        self.0.has_ended.notify_all();
+    }
+}
+
 impl Shared {
     fn wait_for_end(&self, patience: Duration) -> bool {
         let deadline = self.clock.monotonic() + patience;
@@ -216,6 +226,7 @@ impl Shared {
     }
 
     fn run(&self, listener: &OwnedFd, file: SocketFile) {
+        let _ended = Ended(self);
         let mut id = 0;
         while let Some(stream) = self.accept(listener) {
             id += 1;
@@ -225,8 +236,6 @@ impl Shared {
             self.guest.lock().take();
         }
         drop(file);
-        *self.ended.lock() = true;
-        self.has_ended.notify_all();
     }
 
     /// The next guest; none at the end.

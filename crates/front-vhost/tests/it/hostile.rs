@@ -353,6 +353,19 @@ fn messages_that_make_no_sense_end_the_connection() {
 }
 
 #[test]
+fn a_message_that_comes_byte_by_byte_is_one() {
+    let host = host();
+    let mut raw = Raw::running(&host);
+    for byte in [21, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0] {
+        raw.stream.write_all(&[byte]).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // It brought no channel, and so ends the connection, but nothing else.
+    raw.wait_for_end();
+    serves(&host);
+}
+
+#[test]
 fn half_a_message_does_not_keep_a_server_from_its_end() {
     let host = host();
     let mut raw = Raw::connect(&host);
