@@ -1,5 +1,4 @@
-//! An image of any bytes, through the whole engine: it is refused as what it is, or comes out as it
-//! went in.
+//! An image of any bytes that is said to be raw, through the whole engine: it comes out as it went in.
 
 use crate::input::Input;
 use ::image::{Error, ErrorKind, Import, Source, Target, export, import};
@@ -9,7 +8,7 @@ use std::{
     cell::RefCell,
     path::{Path, PathBuf},
 };
-use types::{Codec, NoProgress, SECTOR_SIZE, VOLUME_SIZE_MIN};
+use types::{Codec, ImageFormat, NoProgress, SECTOR_SIZE, VOLUME_SIZE_MIN};
 use volume::{Config, InitOptions, Store};
 
 const IMAGE: &str = "/images/image";
@@ -91,12 +90,11 @@ fn through(world: &World, flags: u8, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         Source::Path(PathBuf::from(IMAGE))
     };
     let request = Import {
-        name: NAME.parse().expect("a name"),
-        source,
-        size: None,
         dedup: Some(flags & 8 == 0),
         codec: [None, Some(Codec::None), Some(Codec::Lz4), Some(Codec::Zstd)]
             [usize::from(flags >> 1 & 3)],
+        format: Some(ImageFormat::Raw),
+        ..Import::new(NAME.parse().expect("a name"), source)
     };
     import(&world.store, &world.env, request, &NoProgress)?;
     let mut back = Vec::new();

@@ -1,7 +1,7 @@
 //! Volumes, snapshots, trash, images.
 
 use serde::{Deserialize, Serialize};
-use types::Codec;
+use types::{Codec, ImageFormat};
 use utoipa::ToSchema;
 
 /// A volume.
@@ -170,7 +170,7 @@ pub struct Restore {
     pub name: Option<String>,
 }
 
-/// Makes a volume from a raw image that the daemon can read.
+/// Makes a volume from an image that the daemon can read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportRequest {
@@ -188,6 +188,17 @@ pub struct ImportRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub codec: Option<Codec>,
+    /// What the image is: raw, qcow2, vmdk, ova, vhdx, vhd or vdi. Default: what its content says.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub format: Option<ImageFormat>,
+    /// Absolute paths of the images behind it, each the one behind the one before. Without them, an image that is only a
+    /// difference is refused: what it calls them is never opened.
+    #[serde(default)]
+    pub backing: Vec<String>,
+    /// Absolute path of the file that a qcow2 image has its data in, if that is another.
+    #[serde(default)]
+    pub data_file: Option<String>,
 }
 
 /// Writes a volume or a snapshot into a raw image on the daemon's host.

@@ -37,11 +37,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     for name in ["first", "again"] {
         timed(&format!("import {name}"), &|| {
             let request = Import {
-                name: name.parse().expect("a name"),
-                source: Source::Path(image.clone().into()),
-                size: None,
                 dedup,
                 codec,
+                ..Import::new(
+                    name.parse().expect("a name"),
+                    Source::Path(image.clone().into()),
+                )
             };
             image::import(&store, &env, request, &NoProgress).map(|_| ())
         })?;

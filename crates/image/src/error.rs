@@ -129,6 +129,20 @@ impl From<block::Error> for Error {
     }
 }
 
+impl From<image_formats::Error> for Error {
+    fn from(e: image_formats::Error) -> Self {
+        use image_formats::ErrorKind as Theirs;
+        let of_device = e.source().and_then(|e| e.downcast_ref::<block::Error>());
+        let kind = match (e.kind(), of_device) {
+            (_, Some(device)) => Error::from(device.clone()).kind,
+            (Theirs::NotFound, None) => ErrorKind::NotFound,
+            (Theirs::Invalid, None) => ErrorKind::Invalid,
+            (Theirs::Io, None) => ErrorKind::Io,
+        };
+        Error::new(kind, e.to_string()).with_source(e)
+    }
+}
+
 impl From<types::Cancelled> for Error {
     fn from(e: types::Cancelled) -> Self {
         Error::new(ErrorKind::Cancelled, e.to_string())

@@ -1,14 +1,18 @@
-//! A new volume from a raw image.
+//! A new volume from an image.
 
 use crate::{
     error::{Error, ErrorKind},
-    scan::{Chunk, scan},
-    source::{FileInput, Input, StreamInput},
+    open::{Opened, open},
+    pieces::{Piece, in_order},
+    scan::{Chunk, blocks_of, scan},
+    source::{Input, StreamInput, fill},
 };
 use env::Env;
+use image_formats::{Detected, Disk, HEAD_LEN, by_head};
 use std::{io::Read, path::PathBuf, sync::mpsc};
 use types::{
-    Codec, Name, Progress, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, size::format_size,
+    Codec, ImageFormat, Name, Progress, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN,
+    size::format_size,
 };
 use volume::{Ingest, Store, VolumeRecord};
 
@@ -27,9 +31,38 @@ pub struct Import<'a> {
     pub dedup: Option<bool>,
     /// Default: the store's.
     pub codec: Option<Codec>,
+    /// What the image is; found out from its content, if none.
+    pub format: Option<ImageFormat>,
+    /// Other files that the image may be read with.
+    pub files: OtherFiles,
 }
 
-/// Where a raw image comes from.
+impl<'a> Import<'a> {
+    /// With the store's defaults, of what the image shows by itself.
+    #[must_use]
+    pub fn new(name: Name, source: Source<'a>) -> Self {
+        Import {
+            name,
+            source,
+            size: None,
+            dedup: None,
+            codec: None,
+            format: None,
+            files: OtherFiles::default(),
+        }
+    }
+}
+
+/// Files that an image refers to. What it calls them is not believed: they are these or none.
+#[derive(Clone, Debug, Default)]
+pub struct OtherFiles {
+    /// Absolute paths of the images behind it, each the one behind the one before.
+    pub backing: Vec<PathBuf>,
+    /// Absolute path of the file that its data is in.
+    pub data: Option<PathBuf>,
+}
+
+/// Where an image comes from.
 pub enum Source<'a> {
     /// A file or a block device: an absolute path. Holes are not read.
     Path(PathBuf),
@@ -37,18 +70,18 @@ pub enum Source<'a> {
     Reader(&'a mut (dyn Read + Send)),
 }
 
-/// Makes a volume from a raw image.
+/// Makes a volume from an image.
 ///
 /// # Behavior
 /// The volume is there, durable, when this returns, and not before. An image that is smaller than the volume, or ends within a
-/// sector, is followed by zeroes. Progress is in bytes of the image looked at; the total of a stream is 0, not known. The
+/// sector, is followed by zeroes. Progress is in bytes of the disk looked at; the total of a stream is 0, not known. The
 /// reader is read on a thread of its own, and an import that is cancelled returns after the `read` under way.
 ///
 /// # Errors
 /// [`ErrorKind::Exists`] if the name is taken; [`ErrorKind::NotFound`] if the image is not there;
-/// [`ErrorKind::Invalid`] if it is not a raw image, empty, or larger than `size` or 64 TiB;
-/// [`ErrorKind::NoSpace`] if the store is full; [`ErrorKind::Cancelled`]. Nothing is left then but garbage for
-/// the next collection.
+/// [`ErrorKind::Invalid`] if the image is damaged, of no known format, empty, larger than `size` or 64 TiB, or refers to a file
+/// that is not given; [`ErrorKind::NoSpace`] if the store is full; [`ErrorKind::Cancelled`]. Nothing is left then but
+/// garbage for the next collection.
 pub fn import(
     store: &Store,
     env: &Env,
@@ -59,21 +92,53 @@ pub fn import(
     size.map_or(Ok(()), check_size)?;
     let mut ingest = store.ingest(&name, request.dedup, request.codec)?;
     let len = match request.source {
-        Source::Path(path) => {
-            let mut input = FileInput::open(env, &path)?;
-            volume_size(input.len(), size)?;
-            let total = input.len();
-            pump(&mut input, &mut ingest, total, progress)?
-        }
+        Source::Path(path) => match open(env, &path, request.format, &request.files)? {
+            Opened::Raw(mut input) => {
+                volume_size(input.len(), size)?;
+                let total = input.len();
+                pump(&mut input, &mut ingest, total, progress)?
+            }
+            Opened::Disk(disk) => {
+                volume_size(disk.size(), size)?;
+                pump_disk(&*disk, &mut ingest, progress)?
+            }
+        },
         Source::Reader(reader) => {
-            let mut input = StreamInput::new(reader, size.unwrap_or(VOLUME_SIZE_MAX));
-            pump(&mut input, &mut ingest, 0, progress)?
+            let len_max = size.unwrap_or(VOLUME_SIZE_MAX);
+            import_stream(reader, request.format, len_max, &mut ingest, progress)?
         }
     };
     let size = volume_size(len, size)?;
     let record = ingest.finish(size)?;
     tracing::info!(volume = %record.name, bytes = len, size, "imported");
     Ok(record)
+}
+
+/// Answers the disk's length in bytes.
+fn import_stream(
+    reader: &mut (dyn Read + Send),
+    format: Option<ImageFormat>,
+    len_max: u64,
+    ingest: &mut Ingest<'_>,
+    progress: &dyn Progress,
+) -> Result<u64, Error> {
+    let mut head = [0; HEAD_LEN];
+    let len = fill(reader, &mut head).map_err(|e| Error::io("reading the stream failed", e))?;
+    let head = &head[..len];
+    let format = match (format, by_head(head)) {
+        (Some(format), _) | (None, Detected::Format(format)) => format,
+        (None, Detected::Foreign(foreign)) => return Err(foreign.refuse(None).into()),
+    };
+    let mut stream = head.chain(reader);
+    match format {
+        ImageFormat::Raw => {
+            let mut input = StreamInput::new(&mut stream, len_max);
+            pump(&mut input, ingest, 0, progress)
+        }
+        other => Err(Error::invalid(format!(
+            "a {other} image cannot be read from a stream; import it from a file"
+        ))),
+    }
 }
 
 fn check_size(size: u64) -> Result<(), Error> {
@@ -133,4 +198,28 @@ fn pump(
             .map_err(|_| Error::new(ErrorKind::Io, "reading the image panicked"))?;
         stored.and(read)
     })
+}
+
+/// Reads a disk on threads and stores it on this one; answers its length in bytes.
+fn pump_disk(
+    disk: &dyn Disk,
+    ingest: &mut Ingest<'_>,
+    progress: &dyn Progress,
+) -> Result<u64, Error> {
+    let size = disk.size();
+    progress.report(0, size)?;
+    in_order(disk, |piece| {
+        let done = match piece {
+            Piece::Hole(range) => range.end,
+            Piece::Data {
+                start, mut bytes, ..
+            } => {
+                let end = start + bytes.len() as u64;
+                ingest.write(&blocks_of(start, &mut bytes))?;
+                end
+            }
+        };
+        Ok(progress.report(done, size)?)
+    })?;
+    Ok(size)
 }

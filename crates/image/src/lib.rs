@@ -1,8 +1,9 @@
-//! Images: raw files, block devices and streams, into volumes and out of them.
+//! Images: files, block devices and streams, into volumes and out of them.
 //!
 //! ```text
-//!  file, device, stream ─▶ scan ─▶ chunks of blocks ─▶ volume::Ingest     (import)
-//!  frozen device ─▶ pieces, read ahead by threads ─▶ file, device, stream (export)
+//!  raw file, device, stream ─▶ scan ─▶ chunks of blocks ─▶ volume::Ingest        (import)
+//!  any other: image_formats::Disk ─▶ pieces, read ahead by threads ─▶ volume::Ingest
+//!  frozen device ─▶ pieces, read ahead by threads ─▶ file, device, stream        (export)
 //! ```
 //!
 //! Both sides of an arrow run at once, with a few chunks of memory between them. Holes are neither
@@ -11,13 +12,14 @@
 //! **Invariant:** an import or an export that fails or is cancelled leaves no volume and no file. What
 //! was written to a device or a stream cannot be taken back.
 //!
-//! Other formats are recognized and refused, with the command that makes a raw image of them: an image
-//! that is taken for a disk by mistake is only noticed when a guest does not start.
+//! What an image is, its content says: raw is never guessed where a magic is known. An image that is taken for a disk by
+//! mistake is only noticed when a guest does not start.
 
 mod error;
 mod export;
-mod foreign;
 mod import;
+mod open;
+mod pieces;
 mod plan;
 mod scan;
 mod source;
@@ -25,4 +27,4 @@ mod target;
 
 pub use error::{Error, ErrorKind};
 pub use export::{Exported, Target, export};
-pub use import::{Import, Source, import};
+pub use import::{Import, OtherFiles, Source, import};

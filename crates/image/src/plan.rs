@@ -1,15 +1,14 @@
-//! How an export is cut into pieces.
+//! How a disk is cut into pieces that are read ahead, on threads, and delivered in order.
 
 use crate::error::{Error, ErrorKind};
-use block::{BlockDevice, ExtentKind};
+use image_formats::{Disk, Run};
 use std::ops::Range;
+use types::BLOCK_SIZE;
 
 /// Bytes of a piece: few enough that several in memory are little.
 const PIECE_BYTES: u64 = 4 << 20;
 /// A hole of at least this ends a piece; a smaller one is read with what is around it.
 const HOLE_MIN: u64 = 64 << 10;
-/// Extents that are asked for at once.
-const EXTENTS_MAX: usize = 1024;
 
 /// A piece to be read: a hole if it has no runs.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,23 +18,23 @@ pub(crate) struct Planned {
     pub(crate) runs: Vec<Range<usize>>,
 }
 
-/// Cuts a device into pieces.
+/// Cuts a disk into pieces.
 pub(crate) struct Plan<'a> {
-    pub(crate) device: &'a dyn BlockDevice,
+    pub(crate) disk: &'a dyn Disk,
     size: u64,
     /// Where the next piece begins.
     position: u64,
-    /// Extents from `position` on, without gaps, the next one last: bytes, and whether there is data.
-    extents: Vec<(u64, bool)>,
+    /// What is from `position` on, without gaps, the next one last.
+    runs: Vec<Run>,
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(device: &'a dyn BlockDevice, size: u64) -> Self {
+    pub(crate) fn new(disk: &'a dyn Disk) -> Self {
         Plan {
-            device,
-            size,
+            disk,
+            size: disk.size(),
             position: 0,
-            extents: Vec::new(),
+            runs: Vec::new(),
         }
     }
 
@@ -46,7 +45,7 @@ impl<'a> Plan<'a> {
         self.refill()?;
         let start = self.position;
         let mut runs: Vec<Range<usize>> = Vec::new();
-        while let Some((len, data)) = self.extents.pop() {
+        while let Some(Run { len, data }) = self.runs.pop() {
             let room = PIECE_BYTES - (self.position - start);
             match (data, runs.last_mut()) {
                 (false, None) => {
@@ -54,7 +53,7 @@ impl<'a> Plan<'a> {
                     break;
                 }
                 (false, Some(_)) if len >= HOLE_MIN.min(room) => {
-                    self.extents.push((len, false));
+                    self.runs.push(Run { len, data });
                     break;
                 }
                 (false, Some(_)) => self.position += len,
@@ -68,7 +67,8 @@ impl<'a> Plan<'a> {
                     }
                     self.position += take;
                     if take < len {
-                        self.extents.push((len - take, true));
+                        let len = len - take;
+                        self.runs.push(Run { len, data });
                     }
                 }
             }
@@ -81,29 +81,67 @@ impl<'a> Plan<'a> {
     }
 
     fn refill(&mut self) -> Result<(), Error> {
-        if !self.extents.is_empty() {
+        if !self.runs.is_empty() {
             return Ok(());
         }
+        let runs = self.disk.runs(self.position)?;
         let rest = self.size - self.position;
-        let extents = self.device.extents(self.position, rest, EXTENTS_MAX)?;
-        let each = extents.iter().rev();
-        self.extents = each
-            .map(|extent| (extent.len, extent.kind == ExtentKind::Data))
-            .collect();
-        if self.extents.is_empty() {
-            // A device that answers nothing would be asked for ever.
-            let why = format!("the volume says nothing of byte {}", self.position);
+        let said = runs
+            .iter()
+            .try_fold(0u64, |sum, run| sum.checked_add(run.len));
+        if said.is_none_or(|said| said == 0 || said > rest) {
+            // A disk that answers nothing would be asked for ever.
+            let why = format!("what it says of byte {} makes no sense", self.position);
             return Err(Error::new(ErrorKind::Damaged, why));
         }
+        self.runs = whole_blocks(&runs, rest);
+        self.runs.reverse();
         Ok(())
     }
+}
+
+/// Runs that end with blocks, or with the disk, `rest` bytes from their beginning: data takes what it touches. What is
+/// behind the last block of which all is known is asked for again.
+fn whole_blocks(runs: &[Run], rest: u64) -> Vec<Run> {
+    const BLOCK: u64 = BLOCK_SIZE as u64;
+    let mut whole: Vec<Run> = Vec::new();
+    let (mut at, mut done) = (0, 0);
+    let mut push = |until: u64, data: bool, done: &mut u64| {
+        let len = until.saturating_sub(*done);
+        match whole.last_mut() {
+            _ if len == 0 => {}
+            Some(last) if last.data == data => last.len += len,
+            _ => whole.push(Run { len, data }),
+        }
+        *done = until.max(*done);
+    };
+    for run in runs {
+        let end = at + run.len;
+        let known = if end == rest {
+            end
+        } else {
+            end / BLOCK * BLOCK
+        };
+        if run.data {
+            push(at / BLOCK * BLOCK, false, &mut done);
+            push(end.next_multiple_of(BLOCK).min(rest), true, &mut done);
+        } else {
+            push(known, false, &mut done);
+        }
+        at = end;
+    }
+    if done == 0 {
+        push(BLOCK.min(rest), true, &mut done);
+    }
+    whole
 }
 
 #[cfg(test)]
 #[expect(clippy::single_range_in_vec_init, reason = "lists of ranges")]
 mod tests {
     use super::*;
-    use block::{Durability, MemoryDevice};
+    use crate::pieces::VolumeDisk;
+    use block::{BlockDevice, Durability, MemoryDevice};
 
     const KIB: u64 = 1 << 10;
 
@@ -115,7 +153,8 @@ mod tests {
                 .write(range.start, &bytes, Durability::Volatile)
                 .unwrap();
         }
-        let mut plan = Plan::new(&device, size);
+        let disk = VolumeDisk::new(&device);
+        let mut plan = Plan::new(&disk);
         std::iter::from_fn(|| plan.next().unwrap()).collect()
     }
 
@@ -137,6 +176,34 @@ mod tests {
             runs: runs.iter().map(|r| r.start << 10..r.end << 10).collect(),
         });
         assert_eq!(pieces, expect);
+    }
+
+    #[test]
+    fn data_takes_the_blocks_that_it_touches() {
+        let run = |len, data| Run { len, data };
+        let cases = [
+            // A hole within a block is none.
+            (
+                vec![run(512, true), run(512, false), run(7168, true)],
+                8192,
+                vec![run(8192, true)],
+            ),
+            (
+                vec![run(8192 + 512, false), run(512, true), run(8192, false)],
+                17408,
+                vec![run(8192, false), run(4096, true), run(5120, false)],
+            ),
+            // More is to come: the rest of a block is not known yet.
+            (vec![run(5000, false)], 1 << 20, vec![run(4096, false)]),
+            (vec![run(5000, true)], 1 << 20, vec![run(8192, true)]),
+            (vec![run(512, false)], 1 << 20, vec![run(4096, true)]),
+            // The disk ends.
+            (vec![run(5000, true)], 5000, vec![run(5000, true)]),
+            (vec![run(100, false)], 100, vec![run(100, false)]),
+        ];
+        for (runs, rest, expect) in cases {
+            assert_eq!(whole_blocks(&runs, rest), expect, "{runs:?}");
+        }
     }
 
     #[test]

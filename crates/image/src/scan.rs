@@ -55,6 +55,14 @@ fn pad(buffer: &mut [u8], len: usize) {
     buffer[len..len.next_multiple_of(BLOCK_SIZE)].fill(0);
 }
 
+/// The blocks of `bytes`, which begin at `start`, a multiple of [`BLOCK_SIZE`]; without those that are zeroes.
+pub(crate) fn blocks_of(start: u64, bytes: &mut Vec<u8>) -> Vec<(BlockIndex, Arc<Block>)> {
+    bytes.resize(bytes.len().next_multiple_of(BLOCK_SIZE), 0);
+    let mut blocks = Vec::with_capacity(bytes.len() / BLOCK_SIZE);
+    collect(start, bytes, &mut blocks);
+    blocks
+}
+
 fn collect(start: u64, bytes: &[u8], blocks: &mut Vec<(BlockIndex, Arc<Block>)>) {
     let first = start / BLOCK_SIZE as u64;
     let (whole, _) = bytes.as_chunks::<BLOCK_SIZE>();

@@ -1,14 +1,10 @@
 //! What an image is read from: files with holes, and streams.
 
-use crate::{
-    error::Error,
-    foreign::{FOOTER_LEN, HEAD_LEN, by_footer, by_head},
-};
-use env::{Env, File, FileKind, OpenOptions};
+use crate::error::Error;
+use env::File;
 use std::{
     io::{self, Read},
     ops::Range,
-    path::Path,
     sync::Arc,
 };
 use types::{BLOCK_SIZE, size::format_size};
@@ -29,7 +25,7 @@ pub(crate) trait Input: Send {
     fn len(&self) -> u64;
 }
 
-/// A file or a block device.
+/// A file or a block device that is a raw image.
 pub(crate) struct FileInput {
     file: Arc<dyn File>,
     shown: String,
@@ -39,39 +35,13 @@ pub(crate) struct FileInput {
 }
 
 impl FileInput {
-    /// Opens what is at `path`, if it is a raw image.
-    pub(crate) fn open(env: &Env, path: &Path) -> Result<Self, Error> {
-        let shown = path.display().to_string();
-        if !path.is_absolute() {
-            return Err(Error::invalid(format!("'{shown}' is not an absolute path")));
-        }
-        let cannot = |what| move |e| Error::io(format!("cannot {what} {}", path.display()), e);
-        match env.files.kind(path).map_err(cannot("open"))? {
-            FileKind::Regular | FileKind::BlockDevice => {}
-            FileKind::Directory => {
-                return Err(Error::invalid(format!(
-                    "{shown} is a directory; name a raw image in it"
-                )));
-            }
-            FileKind::Other => {
-                return Err(Error::invalid(format!(
-                    "{shown} is neither a file nor a block device; pipe it in instead"
-                )));
-            }
-        }
-        let opened = env.files.open(path, OpenOptions::default());
-        let file = opened.map_err(cannot("open"))?;
-        let len = file.len().map_err(cannot("tell the size of"))?;
-        check_raw(&*file, len, &shown).map_err(|e| match e {
-            Refusal::Foreign(error) => error,
-            Refusal::Unreadable(e) => cannot("read")(e),
-        })?;
-        Ok(FileInput {
+    pub(crate) fn new(file: Arc<dyn File>, source: &image_formats::Source) -> Self {
+        FileInput {
             file,
-            shown,
-            len,
+            shown: source.shown().to_owned(),
+            len: source.len(),
             data: 0..0,
-        })
+        }
     }
 
     /// The next data, in whole blocks, after what was read already.
@@ -118,24 +88,6 @@ impl Input for FileInput {
     }
 }
 
-enum Refusal {
-    Foreign(Error),
-    Unreadable(io::Error),
-}
-
-fn check_raw(file: &dyn File, len: u64, shown: &str) -> Result<(), Refusal> {
-    let mut head = vec![0; len.min(HEAD_LEN as u64) as usize];
-    file.read_at(0, &mut head).map_err(Refusal::Unreadable)?;
-    let mut found = by_head(&head);
-    if found.is_none() && len >= FOOTER_LEN as u64 {
-        let mut footer = [0; FOOTER_LEN];
-        file.read_at(len - FOOTER_LEN as u64, &mut footer)
-            .map_err(Refusal::Unreadable)?;
-        found = by_footer(&footer);
-    }
-    found.map_or(Ok(()), |f| Err(Refusal::Foreign(f.refuse(Some(shown)))))
-}
-
 /// A stream, read to its end.
 pub(crate) struct StreamInput<'a> {
     reader: &'a mut (dyn Read + Send),
@@ -159,11 +111,6 @@ impl Input for StreamInput<'_> {
         let start = self.position;
         let len = fill(self.reader, buffer)
             .map_err(|e| Error::io(format!("reading the stream failed after byte {start}"), e))?;
-        if start == 0
-            && let Some(foreign) = by_head(&buffer[..len])
-        {
-            return Err(foreign.refuse(None));
-        }
         self.position += len as u64;
         if self.position > self.len_max {
             return Err(Error::invalid(format!(
@@ -180,7 +127,7 @@ impl Input for StreamInput<'_> {
 }
 
 /// Reads until `buffer` is full or the stream ends.
-fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match reader.read(&mut buffer[filled..]) {

@@ -2,6 +2,7 @@
 
 mod data;
 mod ids;
+mod image_format;
 mod name;
 mod progress;
 pub mod size;
@@ -11,6 +12,7 @@ pub use ids::{
     BlockHash, BlockIndex, Epoch, Generation, JournalSeq, ORDINALS_PER_PACK, PackId, Pointer, Root,
     SnapshotId, StoreId, VolumeId, is_zero, is_zero_block,
 };
+pub use image_format::ImageFormat;
 pub use name::{Name, NameError, VolumeRef};
 pub use progress::{Cancelled, NoProgress, Progress};
 

@@ -21,10 +21,10 @@ use axum::{
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
-use types::Codec;
+use types::{Codec, ImageFormat};
 use utoipa::IntoParams;
 
-/// Makes a volume from a raw image that the daemon can read. The job's result is a Volume.
+/// Makes a volume from an image that the daemon can read. The job's result is a Volume.
 #[utoipa::path(post, path = "/v1/import", tag = "content", operation_id = "import",
     request_body = ImportRequest, responses((status = 202, body = Job), Errors))]
 pub(crate) async fn import(
@@ -76,9 +76,13 @@ pub(crate) struct WriteParams {
     /// Default: the store's.
     #[serde(default)]
     dedup: Option<bool>,
+    /// What the content is: an image that can be streamed. Default: what its first bytes say.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    format: Option<ImageFormat>,
 }
 
-/// Makes a volume from the body, a raw image. It is a job too: it can be watched and cancelled.
+/// Makes a volume from the body, an image that can be streamed. It is a job too: it can be watched and cancelled.
 #[utoipa::path(put, path = "/v1/content/{name}", tag = "content", operation_id = "content_write",
     params(("name" = String, Path, description = "The volume's name"), WriteParams),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -95,6 +99,8 @@ pub(crate) async fn write(
         size: params.size,
         dedup: params.dedup,
         codec: params.codec,
+        format: params.format,
+        ..ImportRequest::default()
     };
     let control = Arc::clone(&shared.control);
     let events = shared.events.clone();

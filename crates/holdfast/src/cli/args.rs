@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
-use types::{Codec, Name, VolumeRef, size::parse_size};
+use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
 
 /// Where the daemon's API listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/holdfast/holdfast.sock";
@@ -107,6 +107,32 @@ pub(crate) struct Init {
     /// How long removed volumes stay in the trash: a number and s, m, h or d.
     #[arg(long, value_parser = parse_duration, default_value = "24h", value_name = "TIME")]
     pub(crate) trash_keep: u64,
+}
+
+const IMPORT: &str = "Formats: raw and qcow2. What an image is, its content says.
+
+Nothing but the named files is opened, whatever an image refers to. An import that fails leaves no volume.
+
+Examples:
+  holdfast volume import debian.qcow2 debian --codec zstd
+  holdfast volume import overlay.qcow2 web --backing base.qcow2
+  zstdcat debian.raw.zst | holdfast volume import - debian";
+
+/// What an image is, and what it is read with.
+#[derive(Debug, Args)]
+pub(crate) struct HowToImport {
+    /// The volume's size, if larger than the image.
+    #[arg(long, short, value_parser = parse_size)]
+    pub(crate) size: Option<u64>,
+    /// What the image is: raw, qcow2, vmdk, ova, vhdx, vhd or vdi; without it, what its content says.
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) format: Option<ImageFormat>,
+    /// The image behind it, if it is only a difference; again for the one behind that.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backing: Vec<PathBuf>,
+    /// The file that a qcow2 image has its data in, if that is another.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data_file: Option<PathBuf>,
 }
 
 /// What can be chosen for volumes.
@@ -317,18 +343,15 @@ pub(crate) enum Volume {
         /// volume@snapshot.
         snapshot: VolumeRef,
     },
-    /// Make a volume from a raw image: a file, a block device, or - for standard input.
-    #[command(
-        after_help = "Examples:\n  holdfast volume import debian.raw debian --codec zstd\n  zstdcat debian.raw.zst | holdfast volume import - debian"
-    )]
+    /// Make a volume from an image: a file, a block device, or - for standard input.
+    #[command(after_help = IMPORT)]
     Import {
         /// The image, or -.
         image: PathBuf,
         /// The volume's name.
         name: Name,
-        /// Its size, if larger than the image.
-        #[arg(long, short, value_parser = parse_size)]
-        size: Option<u64>,
+        #[command(flatten)]
+        how: HowToImport,
         #[command(flatten)]
         properties: Properties,
     },

@@ -1,6 +1,12 @@
 //! Images through pipes.
 
-use super::{args::Properties, client::Client, failure::Failure, jobs, output::Output};
+use super::{
+    args::{HowToImport, Properties},
+    client::Client,
+    failure::Failure,
+    jobs,
+    output::Output,
+};
 use api_types::Volume;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::{
@@ -25,11 +31,12 @@ pub(crate) async fn upload(
     client: &Client,
     output: Output,
     name: &Name,
-    size: Option<u64>,
+    how: &HowToImport,
     properties: Properties,
 ) -> Result<Volume, Failure> {
     let mut query: Vec<String> = Vec::new();
-    query.extend(size.map(|size| format!("size={size}")));
+    query.extend(how.size.map(|size| format!("size={size}")));
+    query.extend(how.format.map(|format| format!("format={format}")));
     query.extend(properties.codec.map(|codec| format!("codec={codec}")));
     query.extend(properties.dedup().map(|dedup| format!("dedup={dedup}")));
     let path = format!("/v1/content/{name}?{}", query.join("&"));

@@ -1,7 +1,7 @@
 //! `holdfast volume …`, `snapshot …` and `trash …`.
 
 use super::{
-    args::{self, Properties},
+    args::{self, HowToImport, Properties},
     client::Client,
     content,
     failure::Failure,
@@ -85,9 +85,9 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
         Command::Import {
             image,
             name,
-            size,
+            how,
             properties,
-        } => import(client, output, &image, &name, size, properties).await,
+        } => import(client, output, &image, &name, &how, properties).await,
         Command::Export {
             source,
             image,
@@ -282,18 +282,26 @@ async fn import(
     output: Output,
     image: &Path,
     name: &Name,
-    size: Option<u64>,
+    how: &HowToImport,
     properties: Properties,
 ) -> Result<()> {
+    let backing = how.backing.iter().map(|path| absolute(path));
     let volume: Volume = if image == Path::new("-") {
-        content::upload(client, output, name, size, properties).await?
+        if !how.backing.is_empty() || how.data_file.is_some() {
+            let message = "--backing and --data-file need an image that is a file";
+            return Err(Failure::usage(message));
+        }
+        content::upload(client, output, name, how, properties).await?
     } else {
         let request = ImportRequest {
             name: name.to_string(),
             path: absolute(image)?,
-            size,
+            size: how.size,
             dedup: properties.dedup(),
             codec: properties.codec,
+            format: how.format,
+            backing: backing.collect::<Result<_>>()?,
+            data_file: how.data_file.as_deref().map(absolute).transpose()?,
         };
         let job: Job = client.post("/v1/import", &request).await?;
         jobs::result(jobs::follow(client, output, job).await?)?

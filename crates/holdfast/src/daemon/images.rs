@@ -5,7 +5,7 @@ use api_types::{
     ApiError, ContentReader, ContentWriter, ErrorCode, ExportRequest, ImportRequest, Work,
 };
 use catalog::VolumeRecord;
-use image::{Import, Source, Target};
+use image::{Import, OtherFiles, Source, Target};
 use std::path::PathBuf;
 use types::VolumeRef;
 
@@ -43,12 +43,18 @@ fn run(
     source: Source<'_>,
     work: Work<'_>,
 ) -> Result<VolumeRecord> {
+    let backing = request.backing.iter().map(|path| absolute(path));
+    let data = request.data_file.as_deref().map(absolute);
     let import = Import {
-        name: convert::name(&request.name)?,
-        source,
         size: request.size,
         dedup: request.dedup,
         codec: request.codec,
+        format: request.format,
+        files: OtherFiles {
+            backing: backing.collect::<Result<_>>()?,
+            data: data.transpose()?,
+        },
+        ..Import::new(convert::name(&request.name)?, source)
     };
     image::import(&daemon.store, &daemon.env, import, work).map_err(api_error)
 }

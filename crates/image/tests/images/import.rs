@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
     sync::atomic::Ordering::Relaxed,
 };
-use types::{NoProgress, VOLUME_SIZE_MIN};
+use types::{ImageFormat, NoProgress, VOLUME_SIZE_MIN};
 use volume::VolumeRecord;
 
 const MIB: u64 = 1 << 20;
@@ -16,11 +16,8 @@ fn import_stream(
     size: Option<u64>,
 ) -> Result<VolumeRecord, Error> {
     let request = Import {
-        name: "v".parse().unwrap(),
-        source: Source::Reader(reader),
         size,
-        dedup: None,
-        codec: None,
+        ..Import::new("v".parse().unwrap(), Source::Reader(reader))
     };
     image::import(&world.store, &world.env, request, &NoProgress)
 }
@@ -143,41 +140,37 @@ fn a_stream_that_fails_leaves_nothing() {
 }
 
 #[test]
-fn what_is_not_a_raw_image_is_refused() {
+fn what_is_known_to_be_no_disk_is_refused() {
     let world = World::new();
     let path = world.path("x.img");
-    let mut qcow2 = vec![0; 8192];
-    qcow2[..4].copy_from_slice(b"QFI\xfb");
-    fs::write(&path, &qcow2).unwrap();
+    let mut gzip = vec![0; 8192];
+    gzip[..4].copy_from_slice(b"\x1f\x8b\x08\x00");
+    fs::write(&path, &gzip).unwrap();
     let refused = world.import("v", &path).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     let shown = path.display();
     assert_eq!(
         refused.to_string(),
         format!(
-            "{shown} looks like a qcow2 image, not raw; convert it first: \
-             qemu-img convert -O raw {shown} {shown}.raw"
+            "{shown} looks like gzip-compressed data, not a disk; unpack it first: gzip -dk {shown}"
         )
     );
-    let refused = import_stream(&world, &mut &qcow2[..], None).unwrap_err();
-    assert!(refused.to_string().contains("qcow2"), "{refused}");
-    // A fixed VHD is a raw image with a footer.
-    let mut vhd = noise(1, MIB as usize + 512);
-    vhd[MIB as usize..][..8].copy_from_slice(b"conectix");
-    fs::write(&path, &vhd).unwrap();
-    assert!(
-        world
-            .import("v", &path)
-            .unwrap_err()
-            .to_string()
-            .contains("VHD")
-    );
+    let refused = import_stream(&world, &mut &gzip[..], None).unwrap_err();
+    assert!(refused.to_string().contains("gzip"), "{refused}");
     fs::write(&path, b"").unwrap();
     assert_eq!(
         world.import("v", &path).unwrap_err().kind(),
         ErrorKind::Invalid
     );
     is_gone(&world);
+    // Who insists gets the bytes.
+    fs::write(&path, &gzip).unwrap();
+    let request = Import {
+        format: Some(ImageFormat::Raw),
+        ..from_path("v", &path)
+    };
+    image::import(&world.store, &world.env, request, &NoProgress).unwrap();
+    assert!(world.contents("v").starts_with(&gzip));
 }
 
 #[test]

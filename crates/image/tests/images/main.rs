@@ -10,4 +10,6 @@ mod device;
 mod export;
 mod import;
 mod model;
+mod qcow2;
+mod qemu;
 mod support;

@@ -79,13 +79,7 @@ pub(crate) fn of(name: &str) -> VolumeRef {
 }
 
 pub(crate) fn from_path<'a>(name: &str, path: &Path) -> Import<'a> {
-    Import {
-        name: name.parse().unwrap(),
-        source: Source::Path(path.to_owned()),
-        size: None,
-        dedup: None,
-        codec: None,
-    }
+    Import::new(name.parse().unwrap(), Source::Path(path.to_owned()))
 }
 
 /// A file of `len` bytes with data that does not compress where `data` says.

@@ -1,0 +1,27 @@
+//! Readers of disk image formats: from the bytes of a file to the bytes of the disk that it describes.
+//!
+//! ```text
+//!  Source (a file, a part of one) ─▶ qcow2 ─▶ Disk: size · runs · read
+//! ```
+//!
+//! **Invariant:** nothing outside the files that the caller opened is read, whatever names an image has in it.
+//!
+//! **Invariant:** an image is hostile: an error that names the file and the offset, never a panic, an endless loop, or memory
+//! sized by the image alone.
+
+mod detect;
+mod disk;
+mod error;
+mod inflate;
+mod placed;
+mod qcow2;
+mod raw;
+mod source;
+mod tables;
+
+pub use detect::{Detected, Foreign, HEAD_LEN, by_head, detect};
+pub use disk::{Disk, Run};
+pub use error::{Error, ErrorKind};
+pub use qcow2::{Files, Qcow2};
+pub use raw::RawDisk;
+pub use source::Source;

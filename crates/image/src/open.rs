@@ -1,0 +1,102 @@
+//! Opening an image with the files that it may be read with.
+
+use crate::{error::Error, import::OtherFiles, source::FileInput};
+use env::Env;
+use image_formats::{Disk, Files, Qcow2, RawDisk, Source, detect};
+use std::{path::Path, sync::Arc};
+use types::ImageFormat;
+
+/// Images behind each other that are opened: more is a mistake.
+const BACKING_MAX: usize = 64;
+
+/// An image that can be read.
+pub(crate) enum Opened {
+    /// A raw one: read in order.
+    Raw(FileInput),
+    /// Any other.
+    Disk(Arc<dyn Disk>),
+}
+
+/// Opens the image at `path`.
+pub(crate) fn open(
+    env: &Env,
+    path: &Path,
+    format: Option<ImageFormat>,
+    files: &OtherFiles,
+) -> Result<Opened, Error> {
+    let source = Source::open(env, path)?;
+    let format = format.map_or_else(|| detect(&source), Ok)?;
+    if let (ImageFormat::Raw, Some(file)) = (format, source.whole()) {
+        refuse_others(&source, format, files)?;
+        return Ok(Opened::Raw(FileInput::new(Arc::clone(file), &source)));
+    }
+    Ok(Opened::Disk(disk(env, source, format, files)?))
+}
+
+fn disk(
+    env: &Env,
+    source: Source,
+    format: ImageFormat,
+    files: &OtherFiles,
+) -> Result<Arc<dyn Disk>, Error> {
+    match format {
+        ImageFormat::Raw => {
+            refuse_others(&source, format, files)?;
+            Ok(Arc::new(RawDisk::new(source)))
+        }
+        ImageFormat::Qcow2 => {
+            let image = Qcow2::open(source)?;
+            Ok(image.disk(&qcow2_files(env, &image, files)?)?)
+        }
+        other => Err(Error::invalid(format!(
+            "{} is a {other} image, which cannot be read yet; convert it first: qemu-img convert -O qcow2",
+            source.shown()
+        ))),
+    }
+}
+
+/// Opens what a qcow2 image refers to, from what was given: neither less nor more.
+fn qcow2_files(env: &Env, image: &Qcow2, files: &OtherFiles) -> Result<Files, Error> {
+    let mut behind = files.backing.as_slice();
+    let mut opened = Files::default();
+    if let (Some(_), Some((first, rest))) = (image.backing_file(), behind.split_first()) {
+        if behind.len() > BACKING_MAX {
+            let message = format!("more than {BACKING_MAX} images behind each other");
+            return Err(Error::invalid(message));
+        }
+        let source = Source::open(env, first)?;
+        let format = detect(&source)?;
+        let others = OtherFiles {
+            backing: rest.to_vec(),
+            data: None,
+        };
+        opened.backing = Some(disk(env, source, format, &others)?);
+        behind = &[];
+    }
+    if let (Some(_), Some(path)) = (image.data_file(), &files.data) {
+        opened.data = Some(Source::open(env, path)?);
+    }
+    match (behind.first(), &files.data) {
+        (Some(path), _) => Err(unused(path)),
+        (None, Some(path)) if opened.data.is_none() => Err(unused(path)),
+        _ => Ok(opened),
+    }
+}
+
+fn refuse_others(source: &Source, format: ImageFormat, files: &OtherFiles) -> Result<(), Error> {
+    match files.backing.first().or(files.data.as_ref()) {
+        None => Ok(()),
+        Some(other) => Err(Error::invalid(format!(
+            "{} is a {format} image, which is read alone; leave out {}",
+            source.shown(),
+            other.display()
+        ))),
+    }
+}
+
+fn unused(path: &Path) -> Error {
+    Error::invalid(format!(
+        "the image does not refer to another file that {} could be; leave it out",
+        path.display()
+    ))
+}
