@@ -278,6 +278,7 @@ impl Entry {
             JobKind::Collect => "collection",
             JobKind::Check => "check",
             JobKind::Scrub => "scrub",
+            JobKind::Convert => "conversion",
         }
     }
 

@@ -32,6 +32,7 @@ const BODY_MAX: usize = 1 << 20;
     tags(
         (name = "store", description = "The store, its space and its upkeep"),
         (name = "volumes", description = "Virtual disks"),
+        (name = "files", description = "Volumes that are plain files"),
         (name = "snapshots", description = "Points in a volume's history"),
         (name = "trash", description = "Removed volumes that can be restored"),
         (name = "content", description = "Images in and out"),
@@ -62,6 +63,11 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::volumes::rollback))
         .routes(routes!(routes::volumes::usage))
         .routes(routes!(routes::volumes::connect))
+        .routes(routes!(routes::files::convert))
+        .routes(routes!(routes::files::adopt))
+        .routes(routes!(routes::files::release))
+        .routes(routes!(routes::files::forget))
+        .routes(routes!(routes::files::verify))
         .routes(routes!(routes::snapshots::list, routes::snapshots::create))
         .routes(routes!(routes::snapshots::remove))
         .routes(routes!(routes::trash::list, routes::trash::empty))

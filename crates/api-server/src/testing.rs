@@ -1,5 +1,7 @@
 //! A daemon in memory: volumes are names and bytes, long work goes on until it is let go.
 
+mod files;
+
 use crate::{Events, Jobs, router, shared::Shared};
 use api_types::{
     ApiError, ByteRange, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect,
@@ -131,6 +133,7 @@ impl FakeControl {
             created_ms: 1_700_000_000_000,
             connections: 0,
             dirty: 0,
+            file: None,
         };
         let held = Held {
             volume: volume.clone(),

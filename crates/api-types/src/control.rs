@@ -2,8 +2,8 @@
 
 use crate::{
     ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, CreateSnapshot,
-    CreateVolume, ExportRequest, ImportRequest, NbdStatus, Restore, ScrubStatus, Snapshot,
-    StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    CreateVolume, ExportRequest, FileControl, ImportRequest, NbdStatus, Restore, ScrubStatus,
+    Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage,
 };
 use std::io::{Read, Write};
 use types::{Progress, VolumeRef};
@@ -25,7 +25,7 @@ pub type ContentWriter<'a> = &'a mut (dyn Write + Send);
     clippy::missing_errors_doc,
     reason = "every verb fails with an ApiError whose code says what to do"
 )]
-pub trait Control: Send + Sync {
+pub trait Control: FileControl {
     /// The store.
     fn store(&self) -> Result<StoreInfo, ApiError>;
     /// Space. Takes time in proportion to the number of packs, not to bytes.
@@ -50,7 +50,7 @@ pub trait Control: Send + Sync {
     fn create_volume(&self, request: &CreateVolume) -> Result<Volume, ApiError>;
     /// Renames, resizes, changes properties: all or nothing.
     fn update_volume(&self, name: &str, request: &UpdateVolume) -> Result<Volume, ApiError>;
-    /// Moves one to the trash; `force` also when clients have it open (they are cut off).
+    /// Moves one to the trash, or removes it with its file if it is one; `force` also when clients have it open (they are cut off).
     fn remove_volume(&self, name: &str, force: bool) -> Result<TrashEntry, ApiError>;
     /// What a volume or snapshot takes. Reads its block map.
     fn volume_usage(&self, name: &VolumeRef) -> Result<VolumeUsage, ApiError>;

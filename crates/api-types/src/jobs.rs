@@ -48,6 +48,8 @@ pub enum JobKind {
     Check,
     /// Verification in the background.
     Scrub,
+    /// A volume's data between the store and a plain file.
+    Convert,
 }
 
 /// How a job is.

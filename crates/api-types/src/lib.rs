@@ -7,6 +7,7 @@
 mod check;
 mod control;
 mod error;
+mod files;
 mod jobs;
 mod report;
 mod scrub;
@@ -18,6 +19,10 @@ pub use check::{
 };
 pub use control::{ContentReader, ContentWriter, Control, Work};
 pub use error::{ApiError, ErrorBody, ErrorCode};
+pub use files::{
+    Adopt, Convert, FileControl, FileInfo, FileSpec, Finding, Release, Released, Severity,
+    VerifyReport,
+};
 pub use jobs::{Event, EventKind, Job, JobKind, JobState};
 pub use report::{
     CollectReport, CollectRequest, Connection, NbdStatus, SpaceLevel, StoreInfo, StoreUsage,

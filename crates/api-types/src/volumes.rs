@@ -1,5 +1,6 @@
 //! Volumes, snapshots, trash, images.
 
+use crate::{FileInfo, FileSpec};
 use serde::{Deserialize, Serialize};
 use types::{Codec, ImageFormat};
 use utoipa::ToSchema;
@@ -37,6 +38,9 @@ pub struct Volume {
     pub connections: u64,
     /// Bytes written that are in memory only or in the journal, not in packs yet.
     pub dirty: u64,
+    /// The image file that it is; absent: its data are in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileInfo>,
 }
 
 /// Makes a volume, empty or as a clone.
@@ -64,6 +68,9 @@ pub struct CreateVolume {
     /// See [`Volume::quota`]. A clone does not inherit it.
     #[serde(default)]
     pub quota: Option<u64>,
+    /// It is to be a plain file; absent: its data are in the store.
+    #[serde(default)]
+    pub file: Option<FileSpec>,
 }
 
 /// Changes a volume; what is absent stays.
@@ -157,7 +164,7 @@ pub struct TrashEntry {
     pub snapshots: u64,
     /// When it was removed.
     pub removed_ms: u64,
-    /// When it will be gone for good.
+    /// When it will be gone for good. As `removed_ms` if it was a plain file, which has no trash.
     pub until_ms: u64,
 }
 

@@ -33,6 +33,7 @@ fn volume(id: u64, name: &str) -> Change {
         trashed: None,
         quota: None,
         vhost_queues: 0,
+        backend: catalog::Backend::Store,
     })
 }
 

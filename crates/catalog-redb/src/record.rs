@@ -55,9 +55,9 @@ impl Record for Settings {
 
 impl Record for VolumeRecord {
     const TABLE: &'static str = "volumes";
-    /// No quota; no queues.
+    /// No quota; no queues, and all of it in the store.
     fn lacks(version: u8) -> &'static [u8] {
-        if version == 1 { &[0, 0] } else { &[0] }
+        if version == 1 { &[0, 0, 0] } else { &[0, 0] }
     }
     fn key(&self) -> Vec<u8> {
         volume_key(self.id)

@@ -1,11 +1,14 @@
 //! What every [`Catalog`] must do. An implementation's tests call [`suite`].
 
 use crate::{
-    Catalog, Change, ErrorKind, IdKind, Properties, Settings, SnapshotRecord, Step, Trashed,
-    VolumeRecord,
+    Backend, Catalog, Change, ErrorKind, IdKind, ImageFile, Properties, Settings, SnapshotRecord,
+    Step, Trashed, VolumeRecord,
 };
 use std::collections::HashSet;
-use types::{Codec, Epoch, Generation, Name, PackId, Pointer, Root, SnapshotId, VolumeId};
+use types::{
+    Codec, Epoch, FileDriver, FileFormat, Generation, Name, PackId, Pointer, Root, SnapshotId,
+    VolumeId,
+};
 
 /// The whole suite. `make` gives an empty catalog each time.
 ///
@@ -56,6 +59,12 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
         trashed: None,
         quota: Some(1 << 30),
         vhost_queues: 300,
+        backend: Backend::File(ImageFile {
+            root: Some("/srv/images".to_owned()),
+            path: "web/disk0".to_owned(),
+            format: FileFormat::Qcow2,
+            driver: FileDriver::IoUring,
+        }),
     }
 }
 

@@ -13,7 +13,9 @@ pub use memory::MemoryCatalog;
 
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt, ops::Range, sync::Arc};
-use types::{Codec, Epoch, Generation, Name, Pointer, Root, SnapshotId, VolumeId};
+use types::{
+    Codec, Epoch, FileDriver, FileFormat, Generation, Name, Pointer, Root, SnapshotId, VolumeId,
+};
 
 /// A store's catalog.
 ///
@@ -199,6 +201,42 @@ pub struct VolumeRecord {
     pub quota: Option<u64>,
     /// Queues of the vhost-user-blk device that it is served as; 0: it is not.
     pub vhost_queues: u16,
+    /// Where its data are.
+    pub backend: Backend,
+}
+
+/// Where a volume's data are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backend {
+    /// In the store: what `root` maps.
+    #[default]
+    Store,
+    /// In an image file that is used in place; `root` is empty.
+    File(ImageFile),
+}
+
+/// An image file that is a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFile {
+    /// The directory that it lies below; none: the store's own for image files.
+    pub root: Option<String>,
+    /// The path below that.
+    pub path: String,
+    /// What is in it.
+    pub format: FileFormat,
+    /// How it is read and written.
+    pub driver: FileDriver,
+}
+
+impl Backend {
+    /// The image file, if it is one.
+    #[must_use]
+    pub const fn file(&self) -> Option<&ImageFile> {
+        match self {
+            Backend::Store => None,
+            Backend::File(file) => Some(file),
+        }
+    }
 }
 
 impl VolumeRecord {

@@ -3,12 +3,15 @@
 //! Everything that promises something about crashes takes an [`Env`] and does all its I/O through it,
 //! so that the simulator runs the very code that the daemon runs.
 
+mod below;
 mod buffer;
+mod image_lock;
 mod memory;
 mod pool;
 mod real;
 mod scope;
 mod socket;
+mod uring;
 mod watch;
 
 pub use buffer::AlignedBuf;
@@ -67,6 +70,16 @@ pub struct OpenOptions {
     pub direct: bool,
 }
 
+/// How calls reach the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// One system call each, on the caller's thread.
+    #[default]
+    Threads,
+    /// Through io_uring: long requests in pieces at once, durable writes in one call.
+    IoUring,
+}
+
 /// A file that is open. Reads and writes take `&self` and may come from many threads.
 pub trait File: Send + Sync {
     /// Its length in bytes.
@@ -100,6 +113,22 @@ pub trait File: Send + Sync {
     /// Where there is no such verb zeroes are written behind the file's end, as this body does.
     fn allocate(&self, len: u64) -> io::Result<()> {
         append_zeroes(self, len)
+    }
+    /// Writes all of `data` at `offset`; it is durable when this returns.
+    fn write_durable_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_at(offset, data)?;
+        self.sync_data()
+    }
+    /// Keeps other programs from using it in ways that do not go with ours, by the locks that QEMU uses; until it is
+    /// dropped. Many may read, or one may read and write.
+    ///
+    /// # Behavior
+    /// Where there are no other programs nobody is kept off, as this body says.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if another program uses it.
+    fn lock_image(&self, _write: bool) -> io::Result<()> {
+        Ok(())
     }
     /// Gives storage back: `[offset, offset + len)` reads as zeroes. The length of the file stays.
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()>;
@@ -166,6 +195,43 @@ pub trait Files: Send + Sync {
     /// Opens a file. A block device is opened for writing only while nobody else has claimed it, as a
     /// mounted file system does.
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>>;
+    /// Opens a regular file at `path` below `root`, without following a symbolic link there or leaving `root`.
+    ///
+    /// # Behavior
+    /// Where there are no symbolic links paths are only joined, as this body does, and those of the verbs that end so.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for a symbolic link or a way out, `InvalidInput` for what is no regular file,
+    /// `Unsupported` if the kernel does not let us have io_uring.
+    fn open_below(
+        &self,
+        root: &Path,
+        path: &Path,
+        options: OpenOptions,
+        _driver: Driver,
+    ) -> io::Result<Arc<dyn File>> {
+        self.open(&root.join(path), options)
+    }
+    /// Makes the directory `path` below `root`, whose parent is there, if it is not there (mode 0700).
+    fn make_dir_below(&self, root: &Path, path: &Path) -> io::Result<()> {
+        self.create_dir_all(&root.join(path))
+    }
+    /// Gives a file a second name, which must be free; `(root, path)` each. Durable after
+    /// [`sync_dir_below`](Self::sync_dir_below).
+    ///
+    /// # Behavior
+    /// Where there are no second names it is an error, as this body says.
+    fn link_below(&self, _from: (&Path, &Path), _to: (&Path, &Path)) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Removes a file, and then its directory if that lies below `root` and is empty.
+    fn remove_below(&self, root: &Path, path: &Path) -> io::Result<()> {
+        self.remove(&root.join(path))
+    }
+    /// As [`sync_dir`](Self::sync_dir), of `path` below `root`.
+    fn sync_dir_below(&self, root: &Path, path: &Path) -> io::Result<()> {
+        self.sync_dir(&root.join(path))
+    }
     /// Renames a file over another; atomic; durable after [`sync_dir`](Self::sync_dir) of the directory.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; durable after [`sync_dir`](Self::sync_dir).

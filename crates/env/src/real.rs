@@ -6,7 +6,10 @@
     reason = "this is the door that the lint points to"
 )]
 
-use crate::{Clock, File, FileKind, Files, Lock, LockError, OpenOptions, Random, Space};
+use crate::{
+    Clock, Driver, File, FileKind, Files, Lock, LockError, OpenOptions, Random, Space, below,
+    image_lock, uring::UringFile,
+};
 use rustix::{
     fs::{FallocateFlags, FlockOperation, SeekFrom},
     io::Errno,
@@ -118,6 +121,49 @@ impl Files for RealFiles {
         Ok(Arc::new(RealFile(file)))
     }
 
+    fn open_below(
+        &self,
+        root: &Path,
+        path: &Path,
+        options: OpenOptions,
+        driver: Driver,
+    ) -> io::Result<Arc<dyn File>> {
+        // Before a file is made that then cannot be used.
+        let rings = match driver {
+            Driver::Threads => None,
+            Driver::IoUring => Some(UringFile::rings()?),
+        };
+        let file = RealFile(below::open(root, path, options)?);
+        Ok(match rings {
+            None => Arc::new(file),
+            Some(rings) => Arc::new(UringFile::new(file, rings)),
+        })
+    }
+
+    fn make_dir_below(&self, root: &Path, path: &Path) -> io::Result<()> {
+        below::make_dir(root, path)
+    }
+
+    fn link_below(&self, from: (&Path, &Path), to: (&Path, &Path)) -> io::Result<()> {
+        below::link(from, to)
+    }
+
+    fn remove_below(&self, root: &Path, path: &Path) -> io::Result<()> {
+        below::remove(root, path, false)?;
+        match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            // Others may have files there.
+            Some(dir) => match below::remove(root, dir, true) {
+                Err(e) if e.kind() != io::ErrorKind::DirectoryNotEmpty => Err(e),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    fn sync_dir_below(&self, root: &Path, path: &Path) -> io::Result<()> {
+        below::sync_dir(root, path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -197,7 +243,7 @@ struct RealLock(#[expect(dead_code, reason = "holds the lock until it is dropped
 
 impl Lock for RealLock {}
 
-struct RealFile(fs::File);
+pub(crate) struct RealFile(pub(crate) fs::File);
 
 impl File for RealFile {
     fn len(&self) -> io::Result<u64> {
@@ -247,6 +293,36 @@ impl File for RealFile {
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_all_at(data, offset)
+    }
+
+    fn write_durable_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            let part = libc::iovec {
+                iov_base: data[done..].as_ptr().cast_mut().cast(),
+                iov_len: data.len() - done,
+            };
+            let at = (offset + done as u64) as i64;
+            // SAFETY: `part` describes the rest of `data`, which outlives the call and is only read.
+            let n = unsafe {
+                libc::pwritev2(self.0.as_raw_fd(), &raw const part, 1, at, libc::RWF_DSYNC)
+            };
+            match n {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                1.. => done += n as usize,
+                _ => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_image(&self, write: bool) -> io::Result<()> {
+        image_lock::lock(&self.0, write)
     }
 
     fn sync_data(&self) -> io::Result<()> {

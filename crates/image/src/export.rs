@@ -7,7 +7,11 @@ use crate::{
 };
 use block::BlockDevice;
 use env::Env;
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use types::{Progress, VolumeRef};
 use volume::Store;
 
@@ -51,11 +55,35 @@ pub fn export(
     target: Target<'_>,
     progress: &dyn Progress,
 ) -> Result<Exported, Error> {
+    let device = || Ok(store.frozen_device(source)?);
+    export_device(
+        device,
+        env,
+        store.dir(),
+        &source.to_string(),
+        target,
+        progress,
+    )
+}
+
+/// As [`export`], of any device, which is opened once the target was looked at; `store` is the directory that
+/// nothing is written to, `source` what the log says.
+///
+/// # Errors
+/// As [`export`]'s.
+pub fn export_device(
+    device: impl FnOnce() -> Result<Arc<dyn BlockDevice>, Error>,
+    env: &Env,
+    store: &Path,
+    source: &str,
+    target: Target<'_>,
+    progress: &dyn Progress,
+) -> Result<Exported, Error> {
     let found = match &target {
-        Target::Path { path, overwrite } => Some(look_at(env, path, *overwrite, store.dir())?),
+        Target::Path { path, overwrite } => Some(look_at(env, path, *overwrite, store)?),
         Target::Writer(_) => None,
     };
-    let device = store.frozen_device(source)?;
+    let device = device()?;
     let size = device.info().size;
     let mut sink: Box<dyn Sink + '_> = match (target, found) {
         (Target::Writer(writer), _) => Box::new(StreamSink::new(writer)),
@@ -68,7 +96,7 @@ pub fn export(
     };
     let data = copy(&*device, &mut *sink, progress)?;
     sink.finish()?;
-    tracing::info!(%source, size, data, "exported");
+    tracing::info!(source, size, data, "exported");
     Ok(Exported { size, data })
 }
 

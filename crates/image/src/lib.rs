@@ -26,5 +26,5 @@ mod source;
 mod target;
 
 pub use error::{Error, ErrorKind};
-pub use export::{Exported, Target, export};
+pub use export::{Exported, Target, export, export_device};
 pub use import::{Import, OtherFiles, Source, import};

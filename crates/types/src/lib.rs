@@ -1,6 +1,7 @@
 //! Ids, units and names that every crate shares. Pure: no I/O, no runtime.
 
 mod data;
+mod file;
 mod ids;
 mod image_format;
 mod name;
@@ -8,6 +9,7 @@ mod progress;
 pub mod size;
 
 pub use data::{BlockData, SharedBlock};
+pub use file::{FileDriver, FileFormat};
 pub use ids::{
     BlockHash, BlockIndex, Epoch, Generation, JournalSeq, ORDINALS_PER_PACK, PackId, Pointer, Root,
     SnapshotId, StoreId, VolumeId, is_zero, is_zero_block,

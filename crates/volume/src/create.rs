@@ -5,7 +5,7 @@ use crate::{
     store::Store,
     volume::{Rooted, Volume},
 };
-use catalog::{Change, IdKind, Properties, VolumeRecord};
+use catalog::{Backend, Change, IdKind, Properties, VolumeRecord};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{
     Codec, Generation, Name, Root, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
@@ -60,7 +60,10 @@ pub struct Update {
 }
 
 /// Checks a volume's size, bytes.
-pub(crate) fn check_size(size: u64) -> Result<(), Error> {
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] if no volume can have it.
+pub fn check_size(size: u64) -> Result<(), Error> {
     let wrong = |why: String| Err(Error::new(ErrorKind::Invalid, why));
     if !(VOLUME_SIZE_MIN..=VOLUME_SIZE_MAX).contains(&size) {
         return wrong(format!(
@@ -153,6 +156,7 @@ impl Store {
             trashed: None,
             quota: None,
             vhost_queues: 0,
+            backend: Backend::Store,
         })
     }
 

@@ -357,7 +357,11 @@ impl Store {
     /// If there is none of that name, or a snapshot's last writes cannot be destaged.
     pub fn device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
         match &r.snapshot {
-            None => Ok(Arc::new(VolumeDevice(self.shared.by_name(&r.volume)?))),
+            None => {
+                let volume = self.shared.by_name(&r.volume)?;
+                Shared::refuse_file(&volume.record.lock().record)?;
+                Ok(Arc::new(VolumeDevice(volume)))
+            }
             Some(_) => self.frozen_device(r),
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     store::Store,
     volume::Rooted,
 };
-use catalog::{Properties, VolumeRecord};
+use catalog::{Change, Properties, VolumeRecord};
 use pack::{PackWriter, Written};
 use std::sync::Arc;
 use types::{Block, BlockIndex, Codec, Name, Pointer, Root, SharedBlock, is_zero_block};
@@ -46,6 +46,15 @@ impl Store {
             codec: codec.unwrap_or(defaults.codec),
             read_only: false,
         };
+        self.ingest_as(name, properties)
+    }
+
+    /// Begins to fill a volume of these properties; whether its name is free shows at the end.
+    pub(crate) fn ingest_as(
+        &self,
+        name: &Name,
+        properties: Properties,
+    ) -> Result<Ingest<'_>, Error> {
         Ok(Ingest {
             store: self,
             name: name.clone(),
@@ -111,16 +120,48 @@ impl Ingest<'_> {
     /// # Errors
     /// As [`Store::create_volume`].
     pub fn finish(mut self, size: u64) -> Result<VolumeRecord, Error> {
-        self.update()?;
-        let (name, properties) = (self.name.clone(), self.properties);
-        let record = self
-            .store
-            .new_record(name, size, properties, self.rooted, None)?;
-        self.writer.note(&note_of(&record));
-        self.next_writer()?;
+        let record = self.complete(size, None)?;
         let _roots = self.store.shared.roots.read();
         let inserted = self.store.insert(record);
         drop(self.written);
         inserted
+    }
+
+    /// As [`finish`](Self::finish), in the place of `old`, which is forgotten in the same commit.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) if `old` was changed meanwhile.
+    pub fn finish_in_place_of(mut self, old: &VolumeRecord) -> Result<VolumeRecord, Error> {
+        let record = self.complete(old.size, old.origin.clone())?;
+        let record = VolumeRecord {
+            created_ms: old.created_ms,
+            ..record
+        };
+        let shared = &self.store.shared;
+        let _roots = shared.roots.read();
+        let (id, version) = (old.id, old.version);
+        let changes = [
+            Change::RemoveVolume { id, version },
+            Change::PutVolume(record.clone()),
+        ];
+        shared.catalog.commit(&changes)?;
+        shared.volumes.lock().remove(&old.id);
+        drop(self.written);
+        Ok(VolumeRecord {
+            version: 1,
+            ..record
+        })
+    }
+
+    /// Makes all of it durable; answers the record that it will have.
+    fn complete(&mut self, size: u64, origin: Option<String>) -> Result<VolumeRecord, Error> {
+        self.update()?;
+        let (name, properties) = (self.name.clone(), self.properties);
+        let record = self
+            .store
+            .new_record(name, size, properties, self.rooted, origin)?;
+        self.writer.note(&note_of(&record));
+        self.next_writer()?;
+        Ok(record)
     }
 }

@@ -28,6 +28,7 @@ impl Store {
     /// [`ErrorKind::Conflict`] if the name is taken.
     pub fn create_snapshot(&self, volume: &Name, name: &Name) -> Result<SnapshotRecord, Error> {
         let record = self.shared.find(volume)?;
+        Shared::refuse_file(&record)?;
         let volume = self.shared.volume(record.id)?;
         let _managing = volume.manage.lock();
         if self
@@ -191,8 +192,9 @@ impl Shared {
     /// holds `roots`, until it has put the root where collection sees it.
     pub(crate) fn rooted(self: &Arc<Self>, r: &VolumeRef) -> Result<(Rooted, u64), Error> {
         if r.snapshot.is_none() {
-            let volume = self.volume(self.find(&r.volume)?.id)?;
-            return volume.rooted_now();
+            let record = self.find(&r.volume)?;
+            Self::refuse_file(&record)?;
+            return self.volume(record.id)?.rooted_now();
         }
         let mut snapshot = self.snapshot(r)?;
         if snapshot.root.is_none() {

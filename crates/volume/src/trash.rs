@@ -36,20 +36,21 @@ impl Store {
 
     fn move_to_trash(&self, volume: &Volume) -> Result<VolumeRecord, Error> {
         let mut committed = volume.record.lock();
-        let mut record = committed.record.clone();
-        let keep_ms = self
-            .shared
-            .catalog
-            .settings()?
-            .trash_keep_s
-            .saturating_mul(1000);
-        let at_ms = self.shared.now_ms();
-        record.trashed = Some(Trashed {
-            at_ms,
-            until_ms: at_ms.saturating_add(keep_ms),
-        });
+        let record = self.trashed_record(&committed.record)?;
         volume.commit_record(&mut committed, record)?;
         Ok(committed.record.clone())
+    }
+
+    /// A volume's record as it is in the trash from now on.
+    pub(crate) fn trashed_record(&self, record: &VolumeRecord) -> Result<VolumeRecord, Error> {
+        let keep_s = self.shared.catalog.settings()?.trash_keep_s;
+        let at_ms = self.shared.now_ms();
+        let mut record = record.clone();
+        record.trashed = Some(Trashed {
+            at_ms,
+            until_ms: at_ms.saturating_add(keep_s.saturating_mul(1000)),
+        });
+        Ok(record)
     }
 
     /// Brings a volume back from the trash.

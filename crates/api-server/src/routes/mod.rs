@@ -3,6 +3,7 @@
 pub(crate) mod content;
 pub(crate) mod daemon;
 pub(crate) mod events;
+pub(crate) mod files;
 pub(crate) mod jobs;
 pub(crate) mod snapshots;
 pub(crate) mod store;

@@ -92,10 +92,10 @@ fn changes(name: &str, request: &UpdateVolume) -> String {
 pub(crate) struct RemoveParams {
     /// Also when clients have it open: they are cut off.
     #[serde(default)]
-    force: bool,
+    pub(crate) force: bool,
 }
 
-/// Moves a volume to the trash.
+/// Moves a volume to the trash; one that is a plain file is removed with the file.
 #[utoipa::path(delete, path = "/v1/volumes/{name}", tag = "volumes", operation_id = "volume_remove",
     params(("name" = String, Path, description = "The volume's name"), RemoveParams),
     responses((status = 200, body = TrashEntry), Errors))]
@@ -107,7 +107,10 @@ pub(crate) async fn remove(
     let removed = shared
         .call(move |control| control.remove_volume(&name, params.force))
         .await?;
-    let message = format!("volume {} was put into the trash", removed.name);
+    let message = match removed.until_ms > removed.removed_ms {
+        true => format!("volume {} was put into the trash", removed.name),
+        false => format!("volume {} was removed with its file", removed.name),
+    };
     shared
         .events
         .publish(EventKind::VolumeRemoved, &removed.name, message);

@@ -31,6 +31,7 @@ fn volume() -> VolumeRecord {
         }),
         quota: None,
         vhost_queues: 0,
+        backend: catalog::Backend::Store,
     }
 }
 
@@ -75,7 +76,7 @@ fn why(bytes: &[u8]) -> String {
 fn version_3_looks_like_this() {
     assert_eq!(
         hex(&encode(&volume()).unwrap()),
-        "0301020377656203808080800486a001020708010200090103744031010a0b0000574f6d84"
+        "0301020377656203808080800486a001020708010200090103744031010a0b000000268016d7"
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),

@@ -25,6 +25,7 @@ pub fn volume(id: u64, text: &str) -> VolumeRecord {
         trashed: None,
         quota: None,
         vhost_queues: 0,
+        backend: catalog::Backend::Store,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+pub(crate) use super::file_args::{Backend, FileOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
@@ -52,6 +53,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  holdfast check                     the store of the running daemon\n  holdfast check /var/lib/holdfast   a store that no daemon has open\n  holdfast check /var/lib/holdfast --repair --dry-run"
     )]
     Check(Check),
+    /// Compare the files of volumes that are plain files with the catalog; exit code 5 for errors, not for warnings.
+    #[command(
+        after_help = "Prints type:code:object:message, a finding a line; type is ERROR or WARNING.\n\nExamples:\n  holdfast verify\n  holdfast verify --json"
+    )]
+    Verify,
     /// Verify all packs slowly in the background: start, stop, status.
     #[command(subcommand)]
     Scrub(Scrub),
@@ -243,13 +249,13 @@ pub(crate) enum Scrub {
 pub(crate) enum Volume {
     /// Make an empty volume: thin, in no time, of any size from 1 MiB to 64 TiB.
     #[command(
-        after_help = "Examples:\n  holdfast volume create web 20G\n  holdfast volume create web --size 20G --codec zstd"
+        after_help = "Examples:\n  holdfast volume create web 20G\n  holdfast volume create web --size 20G --codec zstd\n  holdfast volume create web --size 20G --backend file             a plain file: file-storage/web/disk0 in the store\n  holdfast volume create web.disk1 --size 5G --backend file:fast --file-format qcow2\n  holdfast volume create old --backend file:/srv/images --reuse    the file that is there: /srv/images/old/disk0"
     )]
     Create {
         /// Its name.
         name: Name,
         /// Its size, with an optional suffix K, M, G, T.
-        #[arg(value_parser = parse_size, value_name = "SIZE", required_unless_present = "size")]
+        #[arg(value_parser = parse_size, value_name = "SIZE", required_unless_present_any = ["size", "reuse"])]
         size_: Option<u64>,
         /// The same, as rbd has it.
         #[arg(long, short, value_parser = parse_size, conflicts_with = "size_")]
@@ -262,6 +268,56 @@ pub(crate) enum Volume {
         /// The most that it may hold, whatever its size: writes beyond get "no space".
         #[arg(long, value_parser = parse_size, value_name = "SIZE")]
         quota: Option<u64>,
+        /// Where its data are: store, or file[:DIRECTORY]. The file is DIRECTORY/INSTANCE/DISK: NAME/disk0, or of a name
+        /// like web.disk1 web/disk1.
+        #[arg(long, default_value = "store", value_name = "BACKEND")]
+        backend: Backend,
+        #[command(flatten)]
+        file: FileOptions,
+        /// Take the file that is there, as it is; do not make one.
+        #[arg(long)]
+        reuse: bool,
+    },
+    /// Move a volume's data into a plain file, or into the store, while no client has it open.
+    #[command(
+        after_help = "The new copy is complete before it takes the old one's place. What was in the store goes to the trash; the file is removed.\n\nExamples:\n  holdfast volume convert web --backend file --file-format qcow2\n  holdfast volume convert web --backend store --keep"
+    )]
+    Convert {
+        /// Its name.
+        name: Name,
+        /// Where its data are to be: store, or file[:DIRECTORY].
+        #[arg(long, value_name = "BACKEND")]
+        backend: Backend,
+        #[command(flatten)]
+        file: FileOptions,
+        /// Leave the file when the volume goes into the store.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Make a volume of an image file, which moves to DIRECTORY/INSTANCE/DISK.
+    #[command(
+        after_help = "Example:\n  holdfast volume adopt web /srv/images/web.qcow2 --backend file:/srv/images"
+    )]
+    Adopt {
+        /// The volume's name.
+        name: Name,
+        /// The file: in a directory that is allowed, or relative to the store's own for image files.
+        image: String,
+        /// Where it goes: file[:DIRECTORY], on the same file system.
+        #[arg(long, default_value = "file", value_name = "BACKEND")]
+        backend: Backend,
+        #[command(flatten)]
+        file: FileOptions,
+    },
+    /// Give a volume's file away: it moves, and the volume is forgotten.
+    #[command(
+        after_help = "Examples:\n  holdfast volume release web                       to NAME.FORMAT in its directory for image files\n  holdfast volume release web /srv/images/web.raw"
+    )]
+    Release {
+        /// Its name.
+        name: Name,
+        /// Where the file goes: in a directory that is allowed, on the same file system.
+        image: Option<String>,
     },
     /// List volumes.
     #[command(
@@ -277,10 +333,10 @@ pub(crate) enum Volume {
         /// Its name.
         name: Name,
     },
-    /// Move a volume and its snapshots to the trash.
+    /// Move a volume and its snapshots to the trash. One that is a plain file is removed at once, with the file.
     #[command(
         visible_alias = "remove",
-        after_help = "Examples:\n  holdfast volume rm web\n  holdfast volume rm web --force"
+        after_help = "Examples:\n  holdfast volume rm web\n  holdfast volume rm web --force\n  holdfast volume rm web --keep"
     )]
     Rm {
         /// Its name.
@@ -288,6 +344,9 @@ pub(crate) enum Volume {
         /// Also while clients have it open: they are cut off.
         #[arg(long)]
         force: bool,
+        /// Leave its file, if it is a plain file.
+        #[arg(long)]
+        keep: bool,
     },
     /// Give a volume another size; clients see it when they reconnect.
     #[command(

@@ -87,6 +87,7 @@ fn kind(kind: JobKind) -> &'static str {
         JobKind::Collect => "collect",
         JobKind::Check => "check",
         JobKind::Scrub => "scrub",
+        JobKind::Convert => "convert",
     }
 }
 

@@ -4,6 +4,8 @@ mod args;
 mod client;
 mod content;
 mod failure;
+mod file_args;
+mod files;
 mod health;
 mod jobs;
 mod output;
@@ -76,6 +78,7 @@ async fn ask(client: &Client, output: Output, command: Command) -> Result<(), Fa
         Command::Job(command) => jobs::run(client, output, command).await,
         Command::Nbd(command) => store::nbd(client, output, command).await,
         Command::Check(check) => health::check(client, output, check.how).await,
+        Command::Verify => files::verify(client, output).await,
         Command::Scrub(command) => health::scrub(client, output, command).await,
         Command::Events { follow } => store::events(client, output, follow).await,
         Command::Init(_)

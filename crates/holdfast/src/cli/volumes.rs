@@ -5,7 +5,7 @@ use super::{
     client::Client,
     content,
     failure::Failure,
-    jobs,
+    files, jobs,
     output::{Output, pairs, switch, table, time},
 };
 use api_types::{
@@ -31,8 +31,12 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
             properties,
             read_only,
             quota,
+            backend,
+            file,
+            reuse,
         } => {
             let request = CreateVolume {
+                file: file.spec(backend, reuse).map_err(Failure::usage)?,
                 size: size_.or(size),
                 read_only: read_only.then_some(true),
                 quota,
@@ -46,11 +50,19 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
             let volume: Volume = client.get(&format!("/v1/volumes/{name}")).await?;
             output.show(&volume, details)
         }
-        Command::Rm { name, force } => {
+        Command::Rm {
+            name,
+            force,
+            keep: true,
+        } => files::forget(client, output, &name, force).await,
+        Command::Rm { name, force, .. } => {
             let entry: TrashEntry = client
                 .delete(&format!("/v1/volumes/{name}?force={force}"))
                 .await?;
             output.done(&entry, |entry| {
+                if entry.until_ms <= entry.removed_ms {
+                    return format!("removed '{name}' and its file");
+                }
                 format!(
                     "moved '{name}' to the trash as {}, until {}",
                     entry.id,
@@ -58,6 +70,19 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
                 )
             })
         }
+        Command::Convert {
+            name,
+            backend,
+            file,
+            keep,
+        } => files::convert(client, output, &name, backend, file, keep).await,
+        Command::Adopt {
+            name,
+            image,
+            backend,
+            file,
+        } => files::adopt(client, output, &name, image, backend, file).await,
+        Command::Release { name, image } => files::release(client, output, &name, image).await,
         Command::Resize {
             name,
             size,
@@ -160,7 +185,7 @@ async fn ls(client: &Client, output: Output) -> Result<()> {
             format_size(v.used),
             v.snapshots.to_string(),
             v.connections.to_string(),
-            v.codec.to_string(),
+            kept_as(v),
             v.origin.clone().unwrap_or_default(),
         ]
     };
@@ -176,6 +201,14 @@ async fn ls(client: &Client, output: Output) -> Result<()> {
     output.show(&volumes, |volumes| table(&header, volumes.iter().map(row)))
 }
 
+/// The codec, or what a plain file is.
+fn kept_as(v: &Volume) -> String {
+    match &v.file {
+        Some(file) => format!("file:{}", file.format),
+        None => v.codec.to_string(),
+    }
+}
+
 fn details(v: &Volume) -> String {
     let mut lines = vec![
         ("name", v.name.clone()),
@@ -185,18 +218,31 @@ fn details(v: &Volume) -> String {
             format!("{} ({} bytes)", format_size(v.size), v.size),
         ),
         ("used", format_size(v.used)),
-        ("dirty", format_size(v.dirty)),
-        ("codec", v.codec.to_string()),
-        ("dedup", switch(v.dedup)),
+    ];
+    match &v.file {
+        Some(file) => lines.extend([
+            ("backend", "file".to_owned()),
+            ("file", file.path.clone()),
+            ("format", file.format.to_string()),
+            ("driver", file.driver.to_string()),
+        ]),
+        None => lines.extend([
+            ("backend", "store".to_owned()),
+            ("dirty", format_size(v.dirty)),
+            ("codec", v.codec.to_string()),
+            ("dedup", switch(v.dedup)),
+            (
+                "quota",
+                v.quota.map_or_else(|| "none".to_owned(), format_size),
+            ),
+        ]),
+    }
+    lines.extend([
         ("read-only", switch(v.read_only)),
-        (
-            "quota",
-            v.quota.map_or_else(|| "none".to_owned(), format_size),
-        ),
         ("snapshots", v.snapshots.to_string()),
         ("clients", v.connections.to_string()),
         ("created", time(v.created_ms)),
-    ];
+    ]);
     if let Some(origin) = &v.origin {
         lines.push(("origin", origin.clone()));
     }

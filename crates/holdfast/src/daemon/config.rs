@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use types::size::{format_size, parse_size};
 use volume::Config as StoreConfig;
 
@@ -20,6 +23,16 @@ pub(crate) struct Config {
     pub(crate) collect: Collect,
     /// The slow verification in the background.
     pub(crate) scrub: Scrub,
+    /// Volumes that are plain files.
+    pub(crate) files: Files,
+}
+
+/// Volumes that are plain files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Files {
+    /// Directories beside the store's own in which image files may be; absolute paths.
+    pub(crate) allowed: Vec<PathBuf>,
 }
 
 /// Sizes with suffixes; the defaults depend on the machine's memory.

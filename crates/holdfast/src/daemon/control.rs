@@ -1,11 +1,12 @@
 //! The daemon behind the API: the engine, the NBD server and upkeep in one place.
 
-use super::{check, collect, connect, convert, images, metrics};
+use super::{check, collect, connect, convert, files, images, metrics};
 use api_types::{
-    ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, Connection,
-    ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, ErrorCode, EventKind,
-    ExportRequest, ImportRequest, NbdStatus, Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage,
-    TrashEntry, UpdateVolume, Volume, VolumeUsage, Work,
+    Adopt, ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, Connection,
+    ContentReader, ContentWriter, Control, Convert, CreateSnapshot, CreateVolume, ErrorCode,
+    EventKind, ExportRequest, FileControl, ImportRequest, NbdStatus, Release, Released, Restore,
+    ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VerifyReport, Volume,
+    VolumeUsage, Work,
 };
 use catalog::VolumeRecord;
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use volume::{Create, Source, Store, Update};
 pub(crate) struct Daemon {
     pub(crate) env: env::Env,
     pub(crate) store: Arc<Store>,
+    pub(crate) files: Arc<super::files::Files>,
     pub(crate) nbd: front_nbd::Server,
     pub(crate) nbd_socket: PathBuf,
     /// Where the NBD server listens, for people.
@@ -55,7 +57,7 @@ impl Daemon {
             .count() as u64
     }
 
-    fn refuse_in_use(&self, name: &Name, to: &str) -> Result<()> {
+    pub(crate) fn refuse_in_use(&self, name: &Name, to: &str) -> Result<()> {
         match self.connections_of(name) {
             0 => Ok(()),
             count => Err(ApiError::new(
@@ -68,11 +70,15 @@ impl Daemon {
         }
     }
 
-    fn describe(&self, record: VolumeRecord) -> Result<Volume> {
+    fn describe(&self, mut record: VolumeRecord) -> Result<Volume> {
+        let file = record.backend.file().map(|file| {
+            record.mapped_blocks = self.files.allocated(file) / BLOCK_SIZE as u64;
+            self.files.info(file)
+        });
         let snapshots = self.snapshot_count(record.id)?;
         let connections = self.connections_of(&record.name);
         let dirty = self.store.dirty(record.id);
-        Ok(convert::volume(record, snapshots, connections, dirty))
+        Ok(convert::volume(record, snapshots, connections, dirty, file))
     }
 
     fn snapshot_count(&self, id: VolumeId) -> Result<u64> {
@@ -87,10 +93,37 @@ impl Daemon {
             .map_err(|e| convert::api_error(e.into()))
     }
 
-    fn find(&self, name: &str) -> Result<VolumeRecord> {
+    pub(crate) fn find(&self, name: &str) -> Result<VolumeRecord> {
         self.store
             .find(&convert::name(name)?)
             .map_err(convert::api_error)
+    }
+
+    /// Nobody has a volume open after this; who has it is cut off if `force` is set.
+    pub(crate) fn cut_off(&self, name: &Name, force: bool) -> Result<()> {
+        if !force {
+            self.refuse_in_use(name, "removed")?;
+        }
+        for client in self.nbd.connections() {
+            if client.export.as_deref() == Some(name.as_str()) {
+                self.nbd.disconnect(client.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a volume of the trash for good, with its file if it is one.
+    fn purge_record(&self, record: VolumeRecord) -> Result<TrashEntry> {
+        if let Some(file) = record.backend.file() {
+            self.files.remove(file)?;
+        }
+        let purged = self
+            .store
+            .purge_volume(record.id)
+            .map_err(convert::api_error)?;
+        let mut entry = convert::trash_entry(purged, 0);
+        entry.until_ms = entry.removed_ms;
+        Ok(entry)
     }
 
     fn trash_entry(&self, record: VolumeRecord) -> Result<TrashEntry> {
@@ -192,8 +225,15 @@ impl Control for Daemon {
     }
 
     fn create_volume(&self, request: &CreateVolume) -> Result<Volume> {
+        if let Some(spec) = &request.file {
+            return self.describe(self.create_file_volume(request, spec)?);
+        }
         let source = match (&request.from, request.size) {
-            (Some(from), size) => Source::Clone(convert::reference(from)?, size),
+            (Some(from), size) => {
+                let from = convert::reference(from)?;
+                files::refuse_for_file(&self.find(from.volume.as_str())?, "clones")?;
+                Source::Clone(from, size)
+            }
             (None, Some(size)) => Source::Empty(size),
             (None, None) => {
                 let error = ApiError::new(ErrorCode::Invalid, "a new volume needs a size");
@@ -217,6 +257,10 @@ impl Control for Daemon {
     }
 
     fn update_volume(&self, name: &str, request: &UpdateVolume) -> Result<Volume> {
+        let record = self.find(name)?;
+        if let Some(file) = record.backend.file() {
+            return self.describe(self.update_file_volume(&record, file, request)?);
+        }
         let name = convert::name(name)?;
         let update = Update {
             name: request.name.as_deref().map(convert::name).transpose()?,
@@ -243,22 +287,29 @@ impl Control for Daemon {
 
     fn remove_volume(&self, name: &str, force: bool) -> Result<TrashEntry> {
         let name = convert::name(name)?;
-        if !force {
-            self.refuse_in_use(&name, "removed")?;
+        self.cut_off(&name, force)?;
+        let removed = self
+            .store
+            .remove_volume(&name)
+            .map_err(convert::api_error)?;
+        match removed.backend.file() {
+            None => self.trash_entry(removed),
+            Some(_) => self.purge_record(removed),
         }
-        for client in self.nbd.connections() {
-            if client.export.as_deref() == Some(name.as_str()) {
-                self.nbd.disconnect(client.id);
-            }
-        }
-        self.trash_entry(
-            self.store
-                .remove_volume(&name)
-                .map_err(convert::api_error)?,
-        )
     }
 
     fn volume_usage(&self, name: &VolumeRef) -> Result<VolumeUsage> {
+        let record = self.find(name.volume.as_str())?;
+        if let Some(file) = record.backend.file() {
+            let taken = self.files.allocated(file);
+            return Ok(VolumeUsage {
+                name: name.to_string(),
+                size: record.size,
+                used: taken,
+                stored: taken,
+                unique: taken,
+            });
+        }
         collect::volume_usage(self, name)
     }
 
@@ -266,7 +317,11 @@ impl Control for Daemon {
         self.content_len(name)?;
         let volume = self.find(name.volume.as_str())?;
         let read_only = name.snapshot.is_some() || volume.properties.read_only;
-        let survives = self.store.stats().survives;
+        // What was written to a raw file is the kernel's.
+        let survives = match volume.backend.file() {
+            Some(file) => file.format == types::FileFormat::Raw,
+            None => self.store.stats().survives,
+        };
         Ok(connect::lines(name, &self.nbd_socket, read_only, survives))
     }
 
@@ -280,6 +335,7 @@ impl Control for Daemon {
     }
 
     fn create_snapshot(&self, volume: &str, request: &CreateSnapshot) -> Result<Snapshot> {
+        files::refuse_for_file(&self.find(volume)?, "snapshots")?;
         let (volume, name) = (convert::name(volume)?, convert::name(&request.name)?);
         let snapshot = self
             .store
@@ -306,6 +362,7 @@ impl Control for Daemon {
 
     fn rollback(&self, volume: &str, snapshot: &str) -> Result<Volume> {
         let (volume, snapshot) = (convert::name(volume)?, convert::name(snapshot)?);
+        files::refuse_for_file(&self.find(volume.as_str())?, "snapshots")?;
         self.refuse_in_use(&volume, "rolled back")?;
         self.note_removal();
         self.describe(
@@ -334,7 +391,15 @@ impl Control for Daemon {
             Some(id) => vec![id],
             None => self.trash()?.iter().map(|entry| entry.id).collect(),
         };
+        let trash = self.store.trash().map_err(convert::api_error)?;
         let purge = |id| {
+            if let Some(file) = trash
+                .iter()
+                .find(|record| record.id == VolumeId(id))
+                .and_then(|record| record.backend.file())
+            {
+                self.files.remove(file)?;
+            }
             let purged = self
                 .store
                 .purge_volume(VolumeId(id))
@@ -405,6 +470,36 @@ impl Control for Daemon {
 
     fn metrics(&self) -> String {
         metrics::encode(self)
+    }
+}
+
+impl FileControl for Daemon {
+    fn forget_volume(&self, name: &str, force: bool) -> Result<Released> {
+        let record = self.find(name)?;
+        let path = self.files.place(Self::file_of(&record)?).to_string();
+        self.cut_off(&record.name, force)?;
+        let forgotten = self.store.forget_file_volume(&record.name);
+        forgotten.map_err(convert::api_error)?;
+        Ok(Released {
+            name: record.name.to_string(),
+            path,
+        })
+    }
+
+    fn convert_volume(&self, name: &str, request: &Convert, work: Work<'_>) -> Result<Volume> {
+        self.describe(self.convert(name, request, work)?)
+    }
+
+    fn adopt_volume(&self, request: &Adopt) -> Result<Volume> {
+        self.describe(self.adopt(request)?)
+    }
+
+    fn release_volume(&self, name: &str, request: &Release) -> Result<Released> {
+        self.release(name, request)
+    }
+
+    fn verify(&self) -> Result<VerifyReport> {
+        self.verify_files()
     }
 }
 

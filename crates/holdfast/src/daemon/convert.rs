@@ -1,6 +1,6 @@
 //! From the engine's words to the API's.
 
-use api_types::{ApiError, ErrorCode, Snapshot, TrashEntry, Volume};
+use api_types::{ApiError, ErrorCode, FileInfo, Snapshot, TrashEntry, Volume};
 use catalog::{SnapshotRecord, VolumeRecord};
 use std::error::Error as _;
 use types::{BLOCK_SIZE, Name, VolumeRef};
@@ -61,8 +61,15 @@ pub(crate) fn reference(text: &str) -> Result<VolumeRef, ApiError> {
 }
 
 /// A volume's record, with what only the running daemon knows.
-pub(crate) fn volume(record: VolumeRecord, snapshots: u64, connections: u64, dirty: u64) -> Volume {
+pub(crate) fn volume(
+    record: VolumeRecord,
+    snapshots: u64,
+    connections: u64,
+    dirty: u64,
+    file: Option<FileInfo>,
+) -> Volume {
     Volume {
+        file,
         id: record.id.0,
         name: record.name.to_string(),
         size: record.size,

@@ -90,8 +90,25 @@ pub(crate) fn export(daemon: &Daemon, request: &ExportRequest, work: Work<'_>) -
         path: absolute(&request.path)?,
         overwrite: request.overwrite,
     };
-    image::export(&daemon.store, &daemon.env, &source, target, work).map_err(api_error)?;
-    Ok(())
+    run_export(daemon, &source, target, work)
+}
+
+fn run_export(
+    daemon: &Daemon,
+    source: &VolumeRef,
+    target: Target<'_>,
+    work: Work<'_>,
+) -> Result<()> {
+    let (store, env) = (&daemon.store, &daemon.env);
+    let record = daemon.find(source.volume.as_str())?;
+    let exported = match daemon.file_device(&record)? {
+        None => image::export(store, env, source, target, work),
+        Some(disk) => {
+            let label = source.to_string();
+            image::export_device(|| Ok(disk), env, store.dir(), &label, target, work)
+        }
+    };
+    exported.map_err(api_error).map(|_| ())
 }
 
 /// To whoever asked.
@@ -102,6 +119,5 @@ pub(crate) fn export_stream(
     work: Work<'_>,
 ) -> Result<()> {
     let target = Target::Writer(content);
-    image::export(&daemon.store, &daemon.env, source, target, work).map_err(api_error)?;
-    Ok(())
+    run_export(daemon, source, target, work)
 }

@@ -7,6 +7,7 @@ mod connect;
 mod control;
 mod convert;
 mod exports;
+mod files;
 mod images;
 mod metrics;
 mod news;

@@ -4,6 +4,7 @@ use super::{
     config::Config,
     control::Daemon,
     exports::StoreExports,
+    files::Files,
     news,
     scrub::{self, Scrub},
     upkeep::{self, Stop},
@@ -68,7 +69,12 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     .into_iter()
     .filter_map(|(path, inherited)| inherited.is_none().then_some(path))
     .collect();
-    let (nbd, nbd_listen) = start_nbd(options, &config, &env, &store, sockets.nbd)?;
+    let files = Arc::new(Files::new(&env, &dir, config.files.allowed.clone())?);
+    let exports = Arc::new(StoreExports {
+        store: Arc::clone(&store),
+        files: Arc::clone(&files),
+    });
+    let (nbd, nbd_listen) = start_nbd(options, &config, &env, exports, sockets.nbd)?;
     let listener = match sockets.api {
         Some(fd) => UnixListener::from(fd),
         None => listen_api(&options.socket)?,
@@ -79,6 +85,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         started_ms: env.clock.now().as_millis() as u64,
         env,
         store: Arc::clone(&store),
+        files,
         nbd,
         nbd_listen,
         nbd_socket: std::path::absolute(&options.nbd_socket)?,
@@ -120,11 +127,10 @@ fn start_nbd(
     options: &ServeOptions,
     config: &Config,
     env: &env::Env,
-    store: &Arc<Store>,
+    exports: Arc<StoreExports>,
     inherited: Option<OwnedFd>,
 ) -> Result<(Server, Vec<String>)> {
     let mut listen = vec![format!("unix:{}", options.nbd_socket.display())];
-    let exports = Arc::new(StoreExports(Arc::clone(store)));
     let nbd_config = front_nbd::Config {
         workers: config.nbd.threads,
         connections_max: config.nbd.connections,

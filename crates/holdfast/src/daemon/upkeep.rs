@@ -48,6 +48,12 @@ fn round(daemon: &Daemon, stop: &Stop) {
     match daemon.store.purge_expired() {
         Ok(purged) => {
             for volume in purged {
+                // A removal that was cut off left it.
+                if let Some(file) = volume.backend.file()
+                    && let Err(e) = daemon.files.remove(file)
+                {
+                    tracing::warn!(volume = %volume.name, error = %e, "its file stays");
+                }
                 daemon.note_removal();
                 let subject = volume.name.to_string();
                 daemon.publish(

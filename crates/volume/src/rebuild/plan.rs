@@ -242,6 +242,7 @@ impl Plan {
             // Nobody notes it but the catalog.
             quota: None,
             vhost_queues: 0,
+            backend: catalog::Backend::Store,
         };
         self.contents.volumes.insert(record.id, record);
     }
