@@ -5,7 +5,7 @@
 
 use crate::{alloc::bounded, input::Input};
 use ::blockmap::{
-    BLOCKS_MAX, EXTENT_LEAVES_MAX, FANOUT, Node, NodeSink, NodeSource, diff, extents,
+    BLOCKS_MAX, EXTENT_LEAVES_MAX, FANOUT, Node, NodeSink, NodeSource, changes, diff, extents,
     for_each_mapped, lookup, lookup_run, update, walk,
 };
 use brick::{Brick, Error as BrickError, ErrorKind, PackStat, Space};
@@ -184,6 +184,13 @@ fn ask(map: &Map, a: Root, b: Root, range: &Range<u64>) {
             ControlFlow::Continue(())
         })
     });
+    let changed = map.within(2 * nodes, "changes", || {
+        changes(map, a, b, range.clone(), 100)
+    });
+    if let Ok(runs) = changed {
+        let covered: u64 = runs.iter().map(|(len, _)| len).sum();
+        assert!(covered <= range.end - range.start && (covered > 0 || range.is_empty()));
+    }
     let everything = 0..BLOCKS_MAX;
     let far = map.within(4 * (EXTENT_LEAVES_MAX + 1), "extents of all", || {
         extents(map, a, everything, 50)

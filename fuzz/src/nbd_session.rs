@@ -4,7 +4,7 @@
 //! once at most.
 
 use crate::alloc::bounded;
-use block::{BlockDevice, Error, ErrorKind, Exports, MemoryDevice};
+use block::{Bitmap, BlockDevice, Error, ErrorKind, Exports, MemoryDevice};
 use front_nbd::{Config, Server};
 use nbd_proto::{
     handshake::{
@@ -43,6 +43,14 @@ impl Exports for Disk {
             "disk" => Ok(self.0.clone()),
             _ => Err(Error::new(ErrorKind::Gone, "open")),
         }
+    }
+
+    fn bitmaps(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn bitmap(&self, _: &str, _: &str) -> Result<Arc<dyn Bitmap>, Error> {
+        Err(Error::new(ErrorKind::Gone, "bitmap"))
     }
 }
 

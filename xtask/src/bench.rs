@@ -13,6 +13,7 @@ mod bed;
 mod clones;
 mod contender;
 mod cow;
+mod diff;
 mod figures;
 mod fio;
 mod images;

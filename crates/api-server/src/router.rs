@@ -70,6 +70,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::files::verify))
         .routes(routes!(routes::snapshots::list, routes::snapshots::create))
         .routes(routes!(routes::snapshots::remove))
+        .routes(routes!(routes::diff::diff))
         .routes(routes!(routes::trash::list, routes::trash::empty))
         .routes(routes!(routes::trash::remove))
         .routes(routes!(routes::trash::restore))

@@ -6,6 +6,13 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use std::{
     io,
     pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -126,7 +133,9 @@ impl io::Read for BodyReader {
 pub(crate) struct BodyWriter {
     pieces: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
-    left: u64,
+    /// Bytes that are missing, if it is known how many there will be.
+    left: Option<u64>,
+    whole: Arc<AtomicBool>,
     link: Link,
 }
 
@@ -134,19 +143,20 @@ pub(crate) struct BodyWriter {
 pub(crate) struct Outlet {
     sender: mpsc::Sender<Bytes>,
     pieces: mpsc::Receiver<Bytes>,
-    len: u64,
+    len: Option<u64>,
 }
 
 /// What fills an [`Outlet`]'s body; becomes a [`BodyWriter`] on the thread that writes it.
 pub(crate) struct Filler {
     sender: mpsc::Sender<Bytes>,
     runtime: Handle,
-    len: u64,
+    len: Option<u64>,
+    whole: Arc<AtomicBool>,
 }
 
 impl Outlet {
-    /// For a body of `len` bytes.
-    pub(crate) fn new(len: u64) -> Self {
+    /// For a body of `len` bytes, or of as many as there will be.
+    pub(crate) fn new(len: Option<u64>) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         Outlet {
             sender,
@@ -157,15 +167,18 @@ impl Outlet {
 
     /// Its two ends.
     pub(crate) fn split(self) -> (Filler, ContentBody) {
+        let whole = Arc::new(AtomicBool::new(false));
         let filler = Filler {
             sender: self.sender,
             runtime: Handle::current(),
             len: self.len,
+            whole: Arc::clone(&whole),
         };
         let body = ContentBody {
             pieces: self.pieces,
             first: None,
             left: self.len,
+            whole,
         };
         (filler, body)
     }
@@ -178,6 +191,7 @@ impl Filler {
             pieces: self.sender,
             buffer: Vec::with_capacity(PIECE),
             left: self.len,
+            whole: self.whole,
             link: Link {
                 runtime: self.runtime,
                 cancel,
@@ -193,10 +207,12 @@ impl BodyWriter {
     /// The client is gone, or there were too few bytes.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.send()?;
-        if self.left == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("{} bytes are missing", self.left)))
+        match self.left {
+            None | Some(0) => {
+                self.whole.store(true, Release);
+                Ok(())
+            }
+            Some(left) => Err(io::Error::other(format!("{left} bytes are missing"))),
         }
     }
 
@@ -220,10 +236,10 @@ impl io::Write for BodyWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let len = buf.len().min(PIECE - self.buffer.len());
         let taken = u64::try_from(len).map_err(io::Error::other)?;
-        let Some(left) = self.left.checked_sub(taken) else {
-            return Err(io::Error::other("more bytes than announced"));
-        };
-        self.left = left;
+        if let Some(left) = &mut self.left {
+            let more = || io::Error::other("more bytes than announced");
+            *left = left.checked_sub(taken).ok_or_else(more)?;
+        }
         self.buffer.extend_from_slice(&buf[..len]);
         if self.buffer.len() == PIECE {
             self.send()?;
@@ -240,7 +256,9 @@ impl io::Write for BodyWriter {
 pub(crate) struct ContentBody {
     pieces: mpsc::Receiver<Bytes>,
     first: Option<Bytes>,
-    left: u64,
+    left: Option<u64>,
+    /// Set when all of it is in `pieces`.
+    whole: Arc<AtomicBool>,
 }
 
 impl ContentBody {
@@ -265,15 +283,17 @@ impl hyper::body::Body for ContentBody {
         };
         Poll::Ready(match piece {
             Some(piece) => {
-                self.left = self.left.saturating_sub(piece.len() as u64);
+                self.left = self
+                    .left
+                    .map(|left| left.saturating_sub(piece.len() as u64));
                 Some(Ok(Frame::data(piece)))
             }
-            None if self.left > 0 => Some(Err(io::Error::other("the export broke off"))),
+            None if !self.whole.load(Acquire) => Some(Err(io::Error::other("it broke off"))),
             None => None,
         })
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        self.left.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }

@@ -1,14 +1,14 @@
 //! A daemon in memory: volumes are names and bytes, long work goes on until it is let go.
 
 mod files;
+mod reports;
 
 use crate::{Events, Jobs, router, shared::Shared};
 use api_types::{
-    ApiError, ByteRange, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect,
-    ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DamagedPack, ErrorCode,
-    ExportRequest, ImportRequest, Lost, NbdStatus, Repair, RepairKind, RepairOutcome, Restore,
-    ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Verdict, Volume,
-    VolumeUsage, Work,
+    ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, ContentReader,
+    ContentWriter, Control, CreateSnapshot, CreateVolume, DiffExtent, DiffLine, ErrorCode,
+    ExportRequest, ImportRequest, NbdStatus, Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage,
+    TrashEntry, UpdateVolume, Volume, VolumeUsage, Work,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
@@ -192,102 +192,22 @@ fn entry(held: &Held) -> TrashEntry {
 
 impl Control for FakeControl {
     fn store(&self) -> Result<StoreInfo, ApiError> {
-        Ok(StoreInfo {
-            id: "00".repeat(16),
-            path: "/fake".into(),
-            format: 1,
-            version: "0.0.0-fake".into(),
-            pid: 1,
-            started_ms: 1_700_000_000_000,
-            recovery_ms: 5,
-            scrub: self.scrub_status(),
-            dedup: true,
-            codec: Codec::Lz4,
-            trash_keep_s: 86_400,
-            volumes: self.state.lock().volumes.len() as u64,
-            snapshots: 0,
-            journal_used: 0,
-            journal_capacity: 1 << 30,
-            dirty: 0,
-            dirty_budget: 1 << 28,
-            survives: true,
-            shared_memory: 1 << 22,
-            cache_budget: 1 << 29,
-            index_entries: 0,
-            index_k: 0,
-            index_budget: 1 << 27,
-            space: Default::default(),
-            problems: Vec::new(),
-            last_error: None,
-            collected_ms: None,
-        })
+        let volumes = self.state.lock().volumes.len() as u64;
+        Ok(reports::store(volumes, self.scrub_status()))
     }
 
     fn usage(&self) -> Result<StoreUsage, ApiError> {
-        Ok(StoreUsage {
-            total: 100 << 30,
-            free: 60 << 30,
-            stored: 1 << 30,
-            provisioned: 20 << 30,
-            used: 6 << 30,
-            unique: 2 << 30,
-            dedup_ratio: 3.0,
-            compression_ratio: 2.0,
-        })
+        Ok(reports::usage())
     }
 
     fn collect(&self, request: &CollectRequest, work: Work<'_>) -> Result<CollectReport, ApiError> {
         self.pass(work)?;
-        Ok(CollectReport {
-            dry_run: request.dry_run,
-            packs: 3,
-            dropped: 1,
-            bytes_before: 3 << 20,
-            bytes_freed: 1 << 20,
-            plan: if request.dry_run {
-                vec!["drop pack 1".into()]
-            } else {
-                vec![]
-            },
-            ..CollectReport::default()
-        })
+        Ok(reports::collect(request))
     }
 
     fn check(&self, request: &CheckRequest, work: Work<'_>) -> Result<CheckReport, ApiError> {
         self.pass(work)?;
-        let mut report = CheckReport::default();
-        if *self.damaged.lock() {
-            report.verdict = Verdict::Damaged;
-            report.damaged_packs.push(DamagedPack {
-                pack: "0000000000000001".into(),
-                blocks: 4,
-                reason: "a frame's checksum is wrong".into(),
-            });
-            let range = ByteRange {
-                offset: 4096,
-                len: 16384,
-            };
-            report.lost.push(Lost {
-                owner: "web".into(),
-                bytes: 16384,
-                ranges: vec![range],
-                more: false,
-            });
-        }
-        if request.repair {
-            report.repairs.push(Repair {
-                what: RepairKind::Orphan,
-                subject: "0000000000000009".into(),
-                action: "remove".into(),
-                outcome: if request.dry_run {
-                    RepairOutcome::Planned
-                } else {
-                    RepairOutcome::Done
-                },
-                error: None,
-            });
-        }
-        Ok(report)
+        Ok(reports::check(request, *self.damaged.lock()))
     }
 
     fn scrub(&self, work: Work<'_>) -> Result<ScrubStatus, ApiError> {
@@ -563,6 +483,42 @@ impl Control for FakeControl {
 
     fn content_len(&self, source: &VolumeRef) -> Result<u64, ApiError> {
         Ok(self.source(source)?.0)
+    }
+
+    /// One extent for each byte of `to` that is not that of `from`.
+    fn diff(
+        &self,
+        from: &VolumeRef,
+        to: &VolumeRef,
+        each: &mut dyn FnMut(DiffLine) -> io::Result<()>,
+    ) -> Result<(), ApiError> {
+        let broken = |e: io::Error| ApiError::new(ErrorCode::Cancelled, e.to_string());
+        let bytes = |r: &VolumeRef| self.with(r.volume.as_str(), |held| Ok(held.data.clone()));
+        let (a, b) = (bytes(from)?, bytes(to)?);
+        each(DiffLine::Begin {
+            from: from.to_string(),
+            to: to.to_string(),
+            from_size: a.len() as u64,
+            to_size: b.len() as u64,
+            block_size: 1,
+        })
+        .map_err(broken)?;
+        let mut extents = 0;
+        for (offset, (_, byte)) in a.iter().zip(&b).enumerate().filter(|(_, (a, b))| a != b) {
+            extents += 1;
+            each(DiffLine::Extent(DiffExtent {
+                offset: offset as u64,
+                length: 1,
+                data: *byte != 0,
+            }))
+            .map_err(broken)?;
+        }
+        each(DiffLine::End {
+            extents,
+            data_bytes: extents,
+            zero_bytes: 0,
+        })
+        .map_err(broken)
     }
 
     fn nbd(&self) -> Result<NbdStatus, ApiError> {

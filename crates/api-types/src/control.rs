@@ -2,10 +2,10 @@
 
 use crate::{
     ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, CreateSnapshot,
-    CreateVolume, ExportRequest, FileControl, ImportRequest, NbdStatus, Restore, ScrubStatus,
-    Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    CreateVolume, DiffLine, ExportRequest, FileControl, ImportRequest, NbdStatus, Restore,
+    ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage,
 };
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use types::{Progress, VolumeRef};
 
 /// Long work's ear and mouth.
@@ -94,6 +94,14 @@ pub trait Control: FileControl {
     ) -> Result<(), ApiError>;
     /// Virtual size of a volume or snapshot, bytes: the length of [`export_stream`](Self::export_stream).
     fn content_len(&self, source: &VolumeRef) -> Result<u64, ApiError>;
+
+    /// Hands what differs between two states to `each`, line by line; it stops with the first error.
+    fn diff(
+        &self,
+        from: &VolumeRef,
+        to: &VolumeRef,
+        each: &mut dyn FnMut(DiffLine) -> io::Result<()>,
+    ) -> Result<(), ApiError>;
 
     /// The NBD server.
     fn nbd(&self) -> Result<NbdStatus, ApiError>;

@@ -29,6 +29,6 @@ pub use report::{
 };
 pub use scrub::ScrubStatus;
 pub use volumes::{
-    Connect, CreateSnapshot, CreateVolume, ExportRequest, ImportRequest, Restore, Rollback,
-    Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    Connect, CreateSnapshot, CreateVolume, DiffExtent, DiffLine, ExportRequest, ImportRequest,
+    Restore, Rollback, Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,
 };

@@ -221,6 +221,48 @@ pub struct ExportRequest {
     pub overwrite: bool,
 }
 
+/// A line of what differs between two states: one that begins, the extents in order, and one that ends. Without the
+/// last one something is missing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DiffLine {
+    /// What is compared.
+    Begin {
+        /// The earlier state, `volume@snapshot` or `volume`.
+        from: String,
+        /// The later one.
+        to: String,
+        /// Size of the earlier one, bytes.
+        from_size: u64,
+        /// Size of the later one, bytes. Where the earlier one is longer it is cut off.
+        to_size: u64,
+        /// Bytes of a block: extents are of whole ones, but at the very end.
+        block_size: u64,
+    },
+    /// Bytes that may differ. Extents do not overlap; those that touch differ in kind.
+    Extent(DiffExtent),
+    /// All that there is.
+    End {
+        /// How many extents there were.
+        extents: u64,
+        /// Bytes of those that hold data now.
+        data_bytes: u64,
+        /// Bytes of those that read as zeroes now.
+        zero_bytes: u64,
+    },
+}
+
+/// Bytes that may differ between two states.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DiffExtent {
+    /// Where it begins.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Whether the later state has data there; if not, it reads as zeroes.
+    pub data: bool,
+}
+
 /// How clients reach a volume.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Connect {

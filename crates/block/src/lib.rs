@@ -85,6 +85,26 @@ pub enum ExtentKind {
     Hole,
 }
 
+/// What has changed in a device since some point in its history.
+pub trait Bitmap: Send + Sync {
+    /// What has changed in `[offset, offset + len)`: runs in order, without gaps, from exactly `offset`, neighbours of
+    /// different kinds, at least one, at most `max`; together they may end before the range does only if `max` is
+    /// reached or looking further would take long. What is said to be unchanged is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfRange`] beyond the end of the device.
+    fn changed(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Run>, Error>;
+}
+
+/// A run of bytes that changed, or did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Bytes, not zero.
+    pub len: u64,
+    /// Whether they may have changed.
+    pub changed: bool,
+}
+
 /// What the caller of a block device must do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -184,4 +204,12 @@ pub trait Exports: Send + Sync {
     /// # Errors
     /// [`ErrorKind::Gone`] if there is none of that name.
     fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>, Error>;
+    /// Names of points in the history of the device `name` that [`bitmap`](Self::bitmap) knows; others may be known as
+    /// well.
+    fn bitmaps(&self, name: &str) -> Vec<String>;
+    /// What has changed in the device `name` since `point`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Gone`] if there is no such device or point.
+    fn bitmap(&self, name: &str, point: &str) -> Result<Arc<dyn Bitmap>, Error>;
 }

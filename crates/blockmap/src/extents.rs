@@ -27,13 +27,10 @@ pub fn extents<S: NodeSource + ?Sized>(
     range: Range<u64>,
     max: usize,
 ) -> Result<Vec<(u64, bool)>, Error<S::Error>> {
-    let mut runs = Runs {
-        runs: Vec::new(),
-        max,
-    };
+    let mut runs = Runs::new(max);
     let mut leaves = 0;
     if max == 0 || range.is_empty() {
-        return Ok(runs.runs);
+        return Ok(runs.into_inner());
     }
     let _ = scan(source, root, range, true, &mut |piece| match piece {
         // To be read, and then found to be an error.
@@ -48,17 +45,29 @@ pub fn extents<S: NodeSource + ?Sized>(
             Flow::Continue(())
         }
     })?;
-    Ok(runs.runs)
+    Ok(runs.into_inner())
 }
 
-struct Runs {
+/// Runs of two kinds as they are gathered, at most so many.
+pub(crate) struct Runs {
     runs: Vec<(u64, bool)>,
     max: usize,
 }
 
 impl Runs {
+    pub(crate) const fn new(max: usize) -> Self {
+        Runs {
+            runs: Vec::new(),
+            max,
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<(u64, bool)> {
+        self.runs
+    }
+
     /// Adds blocks; breaks if they would need a run too many.
-    fn push(&mut self, blocks: u64, data: bool) -> Flow {
+    pub(crate) fn push(&mut self, blocks: u64, data: bool) -> Flow {
         let full = self.runs.len() == self.max;
         match self.runs.last_mut() {
             Some((len, kind)) if *kind == data => *len += blocks,

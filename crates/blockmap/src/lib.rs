@@ -36,7 +36,7 @@ mod scan;
 mod update;
 mod walk;
 
-pub use diff::{Changed, diff};
+pub use diff::{Changed, changes, diff};
 pub use error::Error;
 pub use extents::{EXTENT_LEAVES_MAX, extents};
 pub use format::Node;

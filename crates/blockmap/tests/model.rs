@@ -3,7 +3,9 @@
 
 mod store;
 
-use blockmap::{BLOCKS_MAX, Changed, Updated, diff, extents, for_each_mapped, lookup, lookup_run};
+use blockmap::{
+    BLOCKS_MAX, Changed, Updated, changes, diff, extents, for_each_mapped, lookup, lookup_run,
+};
 use blockmap::{self_check, span, update, walk};
 use proptest::prelude::*;
 use std::{
@@ -148,6 +150,12 @@ fn model_diff(a: &Model, b: &Model, range: Range<u64>) -> Vec<Changed> {
     runs
 }
 
+fn model_changes(differing: &[Changed], range: Range<u64>, max: usize) -> Vec<(u64, bool)> {
+    let blocks = differing.iter().flat_map(|run| run.blocks.clone());
+    let model = blocks.map(|block| (block, Pointer::LOST)).collect();
+    model_extents(&model, range, max)
+}
+
 fn collect_diff(store: &Store, a: Root, b: Root, range: Range<u64>) -> Vec<Changed> {
     let mut runs = Vec::new();
     let end = diff(store, a, b, range, &mut |run| {
@@ -221,10 +229,12 @@ proptest! {
                 extents(&store, *a, range.clone(), max).unwrap(),
                 model_extents(model_a, range.clone(), max)
             );
+            let differing = model_diff(model_a, model_b, range.clone());
             prop_assert_eq!(
-                collect_diff(&store, *a, *b, range.clone()),
-                model_diff(model_a, model_b, range)
+                changes(&store, *a, *b, range.clone(), max).unwrap(),
+                model_changes(&differing, range.clone(), max)
             );
+            prop_assert_eq!(collect_diff(&store, *a, *b, range), differing);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Serves memory to NBD clients: `memory unix:PATH|ADDRESS:PORT MIB [ro]`, export name `memory` or none.
 //! For measuring the front end alone and for trying clients; ends when its standard input does.
 
-use block::{BlockDevice, Error, ErrorKind, Exports, MemoryDevice};
+use block::{Bitmap, BlockDevice, Error, ErrorKind, Exports, MemoryDevice};
 use front_nbd::{Config, Server};
 use std::{io::Read, path::Path, sync::Arc, time::Duration};
 
@@ -17,6 +17,14 @@ impl Exports for One {
             "memory" => Ok(self.0.clone()),
             _ => Err(Error::new(ErrorKind::Gone, "open")),
         }
+    }
+
+    fn bitmaps(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn bitmap(&self, _: &str, _: &str) -> Result<Arc<dyn Bitmap>, Error> {
+        Err(Error::new(ErrorKind::Gone, "bitmap"))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Requests become calls of the device, and their outcomes replies.
 
 use crate::{buffer::Buffer, stats::Counters};
-use block::{BlockDevice, Durability, ErrorKind, ExtentKind, check_range};
+use block::{Bitmap, BlockDevice, Durability, ErrorKind, ExtentKind, check_range};
 use nbd_proto::{
     ErrorCode, PAYLOAD_LEN_MAX,
-    meta::AllocationFlags,
+    meta::{AllocationFlags, BitmapFlags},
     reply::{ReplyFlags, Style, To},
     request::{Command, CommandFlags, Request},
 };
@@ -16,8 +16,51 @@ pub(crate) struct Session {
     pub(crate) device: Arc<dyn BlockDevice>,
     pub(crate) export: String,
     pub(crate) style: Style,
-    /// The id of `base:allocation`, if it was selected.
-    pub(crate) allocation: Option<u32>,
+    /// What BLOCK_STATUS tells, in the order in which it was selected.
+    pub(crate) contexts: Vec<Context>,
+}
+
+/// What a range can be asked for.
+#[derive(Clone)]
+pub(crate) enum Context {
+    /// Whether it is allocated.
+    Allocation,
+    /// Whether it has changed.
+    Bitmap(Arc<dyn Bitmap>),
+}
+
+impl Context {
+    /// The id of the one that was selected as the `index`-th.
+    pub(crate) const fn id(index: usize) -> u32 {
+        index as u32 + 1
+    }
+
+    /// Lengths and flags in a range that was asked for, at most `max`.
+    fn status(
+        &self,
+        device: &dyn BlockDevice,
+        request: &Request,
+        max: usize,
+    ) -> Result<Vec<(u64, u32)>, block::Error> {
+        let (offset, length) = (request.offset, request.length);
+        Ok(match self {
+            Context::Allocation => {
+                let hole = (AllocationFlags::HOLE | AllocationFlags::ZERO).0;
+                let extents = device.extents(offset, length, max)?;
+                let status = |e: &block::Extent| match e.kind {
+                    ExtentKind::Hole => (e.len, hole),
+                    ExtentKind::Data => (e.len, 0),
+                };
+                extents.iter().map(status).collect()
+            }
+            Context::Bitmap(bitmap) => {
+                let runs = bitmap.changed(offset, length, max)?;
+                let dirty = BitmapFlags::DIRTY.0;
+                let status = |r: &block::Run| (r.len, if r.changed { dirty } else { 0 });
+                runs.iter().map(status).collect()
+            }
+        })
+    }
 }
 
 /// Reads that are longer are answered in parts of this size: each is sent while it is still in the processor's
@@ -69,7 +112,7 @@ impl Session {
         match command {
             Command::Read if too_long => Err(ErrorCode::Overflow),
             Command::Write if too_long => Err(ErrorCode::Inval),
-            Command::BlockStatus if self.allocation.is_none() || request.length == 0 => {
+            Command::BlockStatus if self.contexts.is_empty() || request.length == 0 => {
                 Err(ErrorCode::Inval)
             }
             _ => Ok(command),
@@ -255,20 +298,22 @@ impl Session {
     fn block_status(&self, request: &Request, out: &mut Buffer, counters: &Counters) {
         let one = request.flags.contains(CommandFlags::REQ_ONE);
         let max = if one { 1 } else { EXTENTS_MAX };
-        let extents = self.device.extents(request.offset, request.length, max);
-        let extents = match extents {
-            Ok(extents) => extents,
-            Err(e) => return self.fail(request, failure(Command::BlockStatus, &e), out, counters),
-        };
-        let hole = (AllocationFlags::HOLE | AllocationFlags::ZERO).0;
-        let extents: Vec<(u64, u32)> = extents
-            .iter()
-            .map(|e| (e.len, if e.kind == ExtentKind::Hole { hole } else { 0 }))
-            .collect();
-        let mut reply = Vec::new();
-        let context = self.allocation.unwrap_or_default();
-        let to = self.to(request);
-        to.put_extents(&mut reply, ReplyFlags::DONE, context, &extents);
+        let (to, mut reply) = (self.to(request), Vec::new());
+        for (index, context) in self.contexts.iter().enumerate() {
+            let extents = match context.status(&*self.device, request, max) {
+                Ok(extents) => extents,
+                Err(e) => {
+                    return self.fail(request, failure(Command::BlockStatus, &e), out, counters);
+                }
+            };
+            let last = index + 1 == self.contexts.len();
+            let flags = if last {
+                ReplyFlags::DONE
+            } else {
+                ReplyFlags(0)
+            };
+            to.put_extents(&mut reply, flags, Context::id(index), &extents);
+        }
         out.push(&reply);
     }
 }

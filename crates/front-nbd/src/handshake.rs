@@ -1,6 +1,10 @@
 //! The handshake with a client, until it has chosen an export.
 
-use crate::{Config, execute::Session, socket::Socket};
+use crate::{
+    Config,
+    execute::{Context, Session},
+    socket::Socket,
+};
 use block::{BlockDevice, DeviceInfo, Exports};
 use env::Clock;
 use nbd_proto::{
@@ -10,18 +14,18 @@ use nbd_proto::{
         OptionType, TransmissionFlags, export_name_reply, greeting, put_option_reply,
         server_payload,
     },
-    meta::{BASE_ALLOCATION, context_payload, lists, selects},
+    meta::{BASE_ALLOCATION, DIRTY_BITMAP, context_payload, lists},
     option::{BlockSizes, ExportQuery, Info, InfoType, MetaQuery, decode_export_name},
     reply::Style,
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 /// Longer payloads of options are not looked at …
 const PAYLOAD_MAX: u32 = 64 << 10;
 /// … and from this length on not even skipped.
 const SKIP_MAX: u32 = 16 << 20;
-/// The id that `base:allocation` gets.
-const ALLOCATION_ID: u32 = 1;
+/// Contexts that a client may select: a request is answered for all of them.
+const CONTEXTS_MAX: usize = 16;
 
 /// Comes to an agreement with a client. `None` if it leaves without one.
 ///
@@ -40,7 +44,7 @@ pub(crate) fn negotiate(
         clock,
         deadline: clock.monotonic() + config.handshake_timeout,
         style: Style::Simple,
-        selected: None,
+        selected: Default::default(),
         no_zeroes: false,
         out: Vec::with_capacity(512),
     };
@@ -61,8 +65,8 @@ struct Handshake<'a> {
     clock: &'a dyn Clock,
     deadline: Duration,
     style: Style,
-    /// The export that metadata contexts were last selected for, if there were any.
-    selected: Option<String>,
+    /// The export that metadata contexts were last selected for, and which.
+    selected: (String, Vec<Context>),
     no_zeroes: bool,
     out: Vec<u8>,
 }
@@ -195,29 +199,64 @@ impl Handshake<'_> {
         let select = option == OptionType::SetMetaContext;
         if select {
             // What was selected before is forgotten, even if this fails.
-            self.selected = None;
+            self.selected = Default::default();
         }
         if self.style == Style::Simple {
             return Err((OptionReply::ErrInvalid, "structured replies first"));
         }
         let query = MetaQuery::decode(payload).map_err(malformed)?;
         let (export, _) = self.open(query.export)?;
-        let (named, id) = if select {
-            let mut queries = query.queries();
-            (queries.any(|q| selects(q, BASE_ALLOCATION)), ALLOCATION_ID)
-        } else {
-            let mut queries = query.queries();
-            let all = query.count == 0;
-            (all || queries.any(|q| lists(q, BASE_ALLOCATION)), 0)
-        };
-        if named {
-            let context = context_payload(id, BASE_ALLOCATION);
-            self.reply(option, OptionReply::MetaContext, &context);
-            if select {
-                self.selected = Some(export);
-            }
+        match select {
+            true => self.select(export, &query)?,
+            false => self.list_contexts(&export, &query),
         }
         Ok(None)
+    }
+
+    fn list_contexts(&mut self, export: &str, query: &MetaQuery<'_>) {
+        let queries: HashSet<&str> = query.queries().collect();
+        let bitmaps = self.exports.bitmaps(export).into_iter();
+        let bitmaps = bitmaps.map(|name| format!("{DIRTY_BITMAP}{name}"));
+        for context in [BASE_ALLOCATION.to_owned()].into_iter().chain(bitmaps) {
+            if query.count == 0 || lists(&queries, &context) {
+                let payload = context_payload(0, &context);
+                let option = OptionType::ListMetaContext;
+                self.reply(option, OptionReply::MetaContext, &payload);
+            }
+        }
+    }
+
+    fn select(&mut self, export: String, query: &MetaQuery<'_>) -> Result<(), Refusal> {
+        let (mut asked, mut contexts) = (HashSet::new(), Vec::new());
+        for name in query.queries().filter(|name| asked.insert(*name)) {
+            let Some(context) = self.context(&export, name) else {
+                continue;
+            };
+            if contexts.len() == CONTEXTS_MAX {
+                return Err((OptionReply::ErrTooBig, "too many contexts"));
+            }
+            let payload = context_payload(Context::id(contexts.len()), name);
+            let option = OptionType::SetMetaContext;
+            self.reply(option, OptionReply::MetaContext, &payload);
+            contexts.push(context);
+        }
+        self.selected = (export, contexts);
+        Ok(())
+    }
+
+    /// A context by its full name.
+    fn context(&self, export: &str, name: &str) -> Option<Context> {
+        if name == BASE_ALLOCATION {
+            return Some(Context::Allocation);
+        }
+        let point = name.strip_prefix(DIRTY_BITMAP)?;
+        match self.exports.bitmap(export, point) {
+            Ok(bitmap) => Some(Context::Bitmap(bitmap)),
+            Err(error) => {
+                tracing::debug!(export, name, ?error, "a bitmap cannot be opened");
+                None
+            }
+        }
     }
 
     /// Opens an export; with its canonical name.
@@ -236,12 +275,17 @@ impl Handshake<'_> {
     }
 
     fn session(&self, export: String, device: Arc<dyn BlockDevice>) -> Session {
-        let selected = self.selected.as_ref() == Some(&export);
+        let (of, contexts) = &self.selected;
+        let contexts = if *of == export {
+            contexts.clone()
+        } else {
+            Vec::new()
+        };
         Session {
             device,
             export,
             style: self.style,
-            allocation: selected.then_some(ALLOCATION_ID),
+            contexts,
         }
     }
 

@@ -1,10 +1,10 @@
 //! Metadata contexts: what BLOCK_STATUS can tell, and how a client chooses ("Metadata querying").
 //!
-//! A server has a list of context names for each export; clients select from it with queries. There is
-//! `base:allocation` now. `qemu:dirty-bitmap:NAME` only needs more names in that list and the wildcards
-//! of its namespace in [`lists`].
+//! A server has a list of context names for each export; clients select from it with queries: `base:allocation`, and
+//! `qemu:dirty-bitmap:NAME` (QEMU's docs/interop/nbd).
 
 use crate::flags;
+use std::collections::HashSet;
 
 /// Whether a range is allocated and whether it reads as zeroes; see [`AllocationFlags`].
 pub const BASE_ALLOCATION: &str = "base:allocation";
@@ -19,17 +19,24 @@ flags! {
     }
 }
 
-/// Whether a query of LIST_META_CONTEXT names `context`: by its name, or by a wildcard (`base:`,
-/// `qemu:`, `qemu:dirty-bitmap:`).
-#[must_use]
-pub fn lists(query: &str, context: &str) -> bool {
-    selects(query, context) || (query.ends_with(':') && context.starts_with(query))
+/// What the name of a bitmap follows: whether a range has changed; see [`BitmapFlags`].
+pub const DIRTY_BITMAP: &str = "qemu:dirty-bitmap:";
+
+flags! {
+    /// The status flags of [`DIRTY_BITMAP`] contexts.
+    BitmapFlags: u32 {
+        /// Changed.
+        DIRTY = 1;
+    }
 }
 
-/// Whether a query of SET_META_CONTEXT selects `context`: only its full name does.
+/// Whether these queries of LIST_META_CONTEXT name `context`: by its name, or by a wildcard (`base:`,
+/// `qemu:`, `qemu:dirty-bitmap:`). SET_META_CONTEXT selects by the full name only.
 #[must_use]
-pub fn selects(query: &str, context: &str) -> bool {
-    query == context
+pub fn lists(queries: &HashSet<&str>, context: &str) -> bool {
+    let colons = context.match_indices(':');
+    let mut wildcards = colons.map(|(at, _)| context.get(..=at).unwrap_or_default());
+    queries.contains(context) || wildcards.any(|wildcard| queries.contains(wildcard))
 }
 
 /// The payload of a META_CONTEXT reply: the context's id (zero in answers to LIST) and its name.
@@ -46,11 +53,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_list_but_do_not_select() {
-        assert!(lists("base:", BASE_ALLOCATION) && !selects("base:", BASE_ALLOCATION));
-        assert!(
-            lists(BASE_ALLOCATION, BASE_ALLOCATION) && selects(BASE_ALLOCATION, BASE_ALLOCATION)
-        );
+    fn contexts_are_listed_by_name_and_by_wildcard() {
+        let lists = |query: &str, context: &str| lists(&HashSet::from(["x:", query]), context);
+        assert!(lists("base:", BASE_ALLOCATION));
+        assert!(lists(BASE_ALLOCATION, BASE_ALLOCATION));
         for query in [
             "",
             "base",
@@ -62,6 +68,10 @@ mod tests {
         ] {
             assert!(!lists(query, BASE_ALLOCATION), "{query}");
         }
-        assert!(lists("qemu:dirty-bitmap:", "qemu:dirty-bitmap:monday"));
+        let monday = "qemu:dirty-bitmap:monday";
+        for query in [monday, "qemu:", DIRTY_BITMAP] {
+            assert!(lists(query, monday), "{query}");
+        }
+        assert!(!lists("qemu:dirty-bitmap:tuesday", monday) && !lists("qemu:dirty-bitmap", monday));
     }
 }

@@ -158,27 +158,44 @@ impl Volume {
         let _pass = self.shared.gate.enter();
         let first = offset / BLOCK_SIZE as u64;
         let end = blocks(offset + len);
-        let window = end.min(first + WINDOW);
-        let (root, kinds) = {
-            let state = self.state.read();
-            state.check_open()?;
-            let clean = state.layers().all(|layer| layer.is_empty());
-            let mut kinds = vec![None; if clean { 0 } else { (window - first) as usize }];
-            for layer in state.layers().rev() {
-                layer.paint(first, &mut kinds);
-            }
-            (state.root, kinds)
-        };
-        let until = if kinds.is_empty() { end } else { window };
-        let runs = self.shared.map_extents(root, first, until, max, &kinds)?;
-        Ok(clip(runs, offset, len, max))
+        let Painted { root, end, kinds } = self.paint(first, end)?;
+        let runs = self.shared.map_extents(root, first, end, max, &kinds)?;
+        Ok(extents(&clip(runs, offset, len, max)))
     }
+
+    /// What memory says of the blocks from `first` to `end`, or of the first of them. The caller has passed the gate.
+    pub(crate) fn paint(&self, first: u64, end: u64) -> Result<Painted, Error> {
+        let window = end.min(first + WINDOW);
+        let state = self.state.read();
+        state.check_open()?;
+        let root = state.root;
+        if state.layers().all(|layer| layer.is_empty()) {
+            let kinds = Vec::new();
+            return Ok(Painted { root, end, kinds });
+        }
+        let mut kinds = vec![None; (window - first) as usize];
+        for layer in state.layers().rev() {
+            layer.paint(first, &mut kinds);
+        }
+        let end = window;
+        Ok(Painted { root, end, kinds })
+    }
+}
+
+/// What memory says of a range of blocks.
+pub(crate) struct Painted {
+    /// What is below.
+    pub(crate) root: Root,
+    /// The end of what was looked at.
+    pub(crate) end: u64,
+    /// Of each block whether it has data, or no opinion; empty if there is none of any.
+    pub(crate) kinds: Vec<Option<bool>>,
 }
 
 impl Shared {
     /// The volume of that name. One that is in use is found even if the catalog has failed: its clients go on, and
     /// so must those that connect again.
-    fn by_name(self: &Arc<Self>, name: &Name) -> Result<Arc<Volume>, Error> {
+    pub(crate) fn by_name(self: &Arc<Self>, name: &Name) -> Result<Arc<Volume>, Error> {
         let failed = match self.find(name) {
             Ok(record) => return self.volume(record.id),
             Err(e) if e.kind() == crate::ErrorKind::NotFound => return Err(e),
@@ -205,45 +222,57 @@ impl Shared {
         let nodes = crate::nodes::Nodes(&self.packs);
         let limit = if kinds.is_empty() { max } else { usize::MAX };
         let mapped = blockmap::extents(&nodes, root, first..end, limit)?;
-        if kinds.is_empty() {
-            return Ok(mapped);
-        }
-        let mut runs: Vec<(u64, bool)> = Vec::new();
-        let each = mapped
-            .into_iter()
-            .flat_map(|(len, data)| std::iter::repeat_n(data, len as usize));
-        for (data, kind) in each.zip(kinds) {
-            let data = kind.unwrap_or(data);
-            match runs.last_mut() {
-                Some(last) if last.1 == data => last.0 += 1,
-                _ => runs.push((1, data)),
-            }
-        }
-        Ok(runs)
+        Ok(overlay(mapped, kinds, |data, kind| kind.unwrap_or(data)))
     }
 }
 
-/// From runs of blocks to extents of bytes that begin and end where the request does.
-fn clip(runs: Vec<(u64, bool)>, offset: u64, len: u64, max: usize) -> Vec<Extent> {
+/// Runs of blocks, each as `decide` has it from what a map says and what memory says.
+pub(crate) fn overlay(
+    mapped: Vec<(u64, bool)>,
+    kinds: &[Option<bool>],
+    decide: impl Fn(bool, Option<bool>) -> bool,
+) -> Vec<(u64, bool)> {
+    if kinds.is_empty() {
+        return mapped;
+    }
+    let mut runs: Vec<(u64, bool)> = Vec::new();
+    let each = mapped
+        .into_iter()
+        .flat_map(|(len, data)| std::iter::repeat_n(data, len as usize));
+    for (mapped, kind) in each.zip(kinds) {
+        let decided = decide(mapped, *kind);
+        match runs.last_mut() {
+            Some(last) if last.1 == decided => last.0 += 1,
+            _ => runs.push((1, decided)),
+        }
+    }
+    runs
+}
+
+/// From runs of blocks to runs of bytes that begin and end where the request does.
+pub(crate) fn clip(runs: Vec<(u64, bool)>, offset: u64, len: u64, max: usize) -> Vec<(u64, bool)> {
     let block = BLOCK_SIZE as u64;
     let mut at = offset / block * block;
-    let mut extents = Vec::with_capacity(runs.len().min(max));
-    for (count, data) in runs.into_iter().take(max) {
+    let mut clipped = Vec::with_capacity(runs.len().min(max));
+    for (count, kind) in runs.into_iter().take(max) {
         let (start, end) = (at.max(offset), (at + count * block).min(offset + len));
         at += count * block;
         if start < end {
-            let kind = if data {
-                ExtentKind::Data
-            } else {
-                ExtentKind::Hole
-            };
-            extents.push(Extent {
-                len: end - start,
-                kind,
-            });
+            clipped.push((end - start, kind));
         }
     }
-    extents
+    clipped
+}
+
+fn extents(runs: &[(u64, bool)]) -> Vec<Extent> {
+    let extent = |&(len, data): &(u64, bool)| Extent {
+        len,
+        kind: match data {
+            true => ExtentKind::Data,
+            false => ExtentKind::Hole,
+        },
+    };
+    runs.iter().map(extent).collect()
 }
 
 /// Reads a range, in pieces that end at blocks, for what it leaves in the caches; at most 32 MiB of it.
@@ -332,12 +361,8 @@ impl BlockDevice for SnapshotDevice {
         let runs = self
             .shared
             .map_extents(self.pinned.root, first, end, max, &[]);
-        Ok(clip(
-            runs.map_err(|e| self.failed(request("extents", offset, len), e))?,
-            offset,
-            len,
-            max,
-        ))
+        let runs = runs.map_err(|e| self.failed(request("extents", offset, len), e))?;
+        Ok(extents(&clip(runs, offset, len, max)))
     }
 
     fn prefetch(&self, offset: u64, len: u64) -> Result<(), BlockError> {
@@ -371,12 +396,9 @@ impl Store {
     /// # Errors
     /// As [`device`](Self::device).
     pub fn frozen_device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
-        let _roots = self.shared.roots.read();
-        let (rooted, size) = self.shared.rooted(r)?;
-        let pinned = self.shared.pin(rooted.root, size, format!("reader of {r}"));
         Ok(Arc::new(SnapshotDevice {
             shared: Arc::clone(&self.shared),
-            pinned,
+            pinned: self.pinned(r, "reader of")?,
             name: r.to_string(),
         }))
     }
@@ -388,11 +410,7 @@ mod tests {
 
     #[test]
     fn extents_begin_and_end_with_the_request() {
-        let extents = clip(vec![(1, true), (2, false), (1, true)], 100, 4096 * 3, 8);
-        let lens: Vec<_> = extents
-            .iter()
-            .map(|e| (e.len, e.kind == ExtentKind::Data))
-            .collect();
-        assert_eq!(lens, [(3996, true), (8192, false), (100, true)]);
+        let clipped = clip(vec![(1, true), (2, false), (1, true)], 100, 4096 * 3, 8);
+        assert_eq!(clipped, [(3996, true), (8192, false), (100, true)]);
     }
 }

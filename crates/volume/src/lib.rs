@@ -23,11 +23,13 @@
 //! except that packs reserve ids in the catalog.
 
 mod ballast;
+mod bitmap;
 mod budget;
 mod config;
 mod create;
 mod destage;
 mod device;
+mod diff;
 mod error;
 mod flush;
 mod foreign;
@@ -60,6 +62,7 @@ pub use budget::Pressure;
 pub use catalog::{Properties, Settings, SnapshotRecord, VolumeRecord};
 pub use config::{Background, Config};
 pub use create::{Create, Source, Update, check_size};
+pub use diff::{Diff, DiffExtent};
 pub use error::{Error, ErrorKind};
 pub use health::Health;
 pub use ingest::Ingest;

@@ -294,9 +294,18 @@ impl Store {
     /// # Errors
     /// If there is none, or destaging fails.
     pub fn root_of(&self, r: &VolumeRef) -> Result<PinnedRoot, Error> {
+        self.pinned_as(r, r.to_string())
+    }
+
+    /// The same, for somebody who looks into it: that is whose it is meanwhile.
+    pub(crate) fn pinned(&self, r: &VolumeRef, who: &str) -> Result<PinnedRoot, Error> {
+        self.pinned_as(r, format!("{who} {r}"))
+    }
+
+    fn pinned_as(&self, r: &VolumeRef, owner: String) -> Result<PinnedRoot, Error> {
         let _roots = self.shared.roots.read();
         let (rooted, size) = self.shared.rooted(r)?;
-        Ok(self.shared.pin(rooted.root, size, r.to_string()))
+        Ok(self.shared.pin(rooted.root, size, owner))
     }
 
     /// Destages everything, for a store that then closes or is looked at from outside. What cannot be

@@ -4,7 +4,7 @@ use super::{
     bed::Bed,
     clones,
     contender::{Contender, QEMU_RAW, RAW},
-    cow,
+    cow, diff,
     figures::{Bound, Goal, Outcome},
     fio::Load,
     import,
@@ -346,6 +346,18 @@ pub(crate) const CATALOG: &[Job] = &[
             goal("snapshot deletion, p99", Bound::AtMost(5.0), "ms"),
         ],
         kind: Kind::Own(snapshots::run),
+    },
+    Job {
+        name: "diff",
+        goals: &[
+            goal(
+                "1,000 changed blocks of 1 TiB found, first call of a daemon",
+                Bound::AtMost(50.0),
+                "ms",
+            ),
+            goal("the same again", Bound::AtMost(50.0), "ms"),
+        ],
+        kind: Kind::Own(diff::run),
     },
     Job {
         name: "clones",

@@ -133,7 +133,7 @@ pub(crate) async fn read(
         return Ok(content_response(len, Body::empty()));
     }
     let control = Arc::clone(&shared.control);
-    let (filler, mut content) = Outlet::new(len).split();
+    let (filler, mut content) = Outlet::new(Some(len)).split();
     let entry = shared.jobs.begin(JobKind::Export, &name, move |work| {
         let mut writer = filler.writer(work.cancelled().clone());
         control.export_stream(&source, &mut writer, work)?;

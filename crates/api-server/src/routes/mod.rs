@@ -2,6 +2,7 @@
 
 pub(crate) mod content;
 pub(crate) mod daemon;
+pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod jobs;

@@ -40,6 +40,8 @@ pub(crate) struct Answer {
     pub(crate) data: Vec<(u64, Vec<u8>)>,
     pub(crate) holes: Vec<(u64, u32)>,
     pub(crate) extents: Vec<(u64, u64)>,
+    /// Those of other contexts than the first that was selected.
+    pub(crate) others: Vec<(u32, Vec<(u64, u64)>)>,
 }
 
 impl Client {
@@ -224,9 +226,9 @@ impl Client {
                         Chunk::None => {}
                         Chunk::Data(at, data) => answer.data.push((at, data.to_vec())),
                         Chunk::Hole(at, len) => answer.holes.push((at, len)),
+                        Chunk::Status(1, extents) => answer.extents.extend(extents.iter()),
                         Chunk::Status(context, extents) => {
-                            assert_eq!(context, 1);
-                            answer.extents.extend(extents.iter());
+                            answer.others.push((context, extents.iter().collect()));
                         }
                         Chunk::Error { error, message, .. } => {
                             assert!(!message.is_empty());

@@ -129,12 +129,28 @@ fn contexts_are_listed_by_wildcard_and_selected_by_name() {
         client.option(OptionType::ListMetaContext, &query).len() - 1
     };
     client.negotiate(Style::Structured);
-    for queries in [&[][..], &["base:"], &["x:", "base:allocation"]] {
+    for queries in [&["base:"][..], &["x:", "base:allocation"]] {
         assert_eq!(list(&mut client, queries), 1, "{queries:?}");
     }
-    for queries in [&["qemu:"][..], &["base:other", "nonsense"]] {
+    for queries in [
+        &["qemu:"][..],
+        &["qemu:dirty-bitmap:"],
+        &["base:", "qemu:dirty-bitmap:monday"],
+    ] {
+        assert_eq!(list(&mut client, queries), 2, "{queries:?}");
+    }
+    assert_eq!(list(&mut client, &[]), 3);
+    for queries in [
+        &["qemu:dirty-bitmap:friday"][..],
+        &["base:other", "nonsense"],
+    ] {
         assert_eq!(list(&mut client, queries), 0, "{queries:?}");
     }
+    let wildcard = MetaQuery::encode("disk", &["qemu:dirty-bitmap:", "qemu:"]);
+    assert_eq!(
+        client.option(OptionType::SetMetaContext, &wildcard).len(),
+        1
+    );
     let wildcard = MetaQuery::encode("disk", &["base:"]);
     assert_eq!(
         client.option(OptionType::SetMetaContext, &wildcard).len(),
@@ -164,6 +180,30 @@ fn contexts_belong_to_the_export_they_were_selected_for() {
     client.go("disk");
     let answer = client.ask(Command::BlockStatus, Default::default(), 0, 4096);
     assert!(answer.error.is_some());
+}
+
+#[test]
+fn a_client_may_select_many_contexts_and_not_too_many() {
+    let world = world();
+    let mut client = Client::connect(&world.server);
+    client.negotiate(Style::Structured);
+    let names: Vec<String> = (0..17).map(|n| format!("qemu:dirty-bitmap:{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut set = |names: &[&str]| {
+        let query = MetaQuery::encode("disk", names);
+        client.option(OptionType::SetMetaContext, &query)
+    };
+    assert_eq!(code(&set(&names)), OptionReply::ErrTooBig as u32);
+    assert_eq!(set(&names[..16]).len(), 17);
+    // One that is asked for again, or not known, is no more.
+    let replies = set(&[
+        names[3],
+        "qemu:dirty-bitmap:no",
+        names[3],
+        "base:allocation",
+    ]);
+    let ids: Vec<u8> = replies[..2].iter().map(|(_, payload)| payload[3]).collect();
+    assert_eq!((replies.len(), &ids[..]), (3, &[1, 2][..]));
 }
 
 #[test]

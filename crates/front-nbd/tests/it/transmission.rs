@@ -1,6 +1,8 @@
 use crate::{SIZE, client::Client, client::NONE, world};
 use nbd_proto::{
     ErrorCode,
+    handshake::OptionType,
+    option::MetaQuery,
     reply::Style,
     request::{Command, CommandFlags},
 };
@@ -181,6 +183,29 @@ fn what_is_allocated() {
         }
         let answer = client.ask(status, NONE, 0, SIZE);
         assert_eq!(answer.extents.len(), 8192);
+    }
+}
+
+#[test]
+fn each_context_that_was_selected_is_told() {
+    for style in [Style::Structured, Style::Extended] {
+        let world = world();
+        let mut client = Client::connect(&world.server);
+        client.negotiate(style);
+        let names = ["base:allocation", "qemu:dirty-bitmap:monday"];
+        let query = MetaQuery::encode("disk", &names);
+        client.option(OptionType::SetMetaContext, &query);
+        client.go("disk");
+        let status = Command::BlockStatus;
+        let answer = client.ask(status, NONE, 60 << 10, 70 << 10);
+        assert_eq!(answer.extents, [(70 << 10, 3)]);
+        let changed = vec![(4 << 10, 0), (64 << 10, 1), (2 << 10, 0)];
+        assert_eq!(answer.others, [(2, changed)]);
+        let answer = client.ask(status, CommandFlags::REQ_ONE, 64 << 10, 1 << 20);
+        assert_eq!(answer.others, [(2, vec![(64 << 10, 1)])]);
+        let answer = client.ask(status, NONE, SIZE, 1);
+        assert_eq!(answer.error, Some(ErrorCode::Inval));
+        assert!(answer.extents.is_empty() && answer.others.is_empty());
     }
 }
 

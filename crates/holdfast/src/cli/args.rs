@@ -67,6 +67,19 @@ pub(crate) enum Command {
     /// Points in a volume's history.
     #[command(subcommand, visible_alias = "snap")]
     Snapshot(Snapshot),
+    /// Show what changed from one state to another: of a volume, or of a clone and what it comes from.
+    #[command(
+        after_help = "Takes time in proportion to what changed. Extents are of whole blocks of 4 KiB and never miss a change;\na block that was written again with the same contents may be among them.\n\nExamples:\n  holdfast diff web@monday web@tuesday\n  holdfast diff web@monday web             up to now\n  holdfast diff debian@golden web1 --summary\n  holdfast diff web@monday web@tuesday --json | jq '.extents[] | select(.data)'"
+    )]
+    Diff {
+        /// The earlier state: volume@snapshot, or volume.
+        from: VolumeRef,
+        /// The later state.
+        to: VolumeRef,
+        /// Only how much changed.
+        #[arg(long)]
+        summary: bool,
+    },
     /// Removed volumes that can still be restored.
     #[command(subcommand)]
     Trash(Trash),

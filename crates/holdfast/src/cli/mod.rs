@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod content;
+mod diff;
 mod failure;
 mod file_args;
 mod files;
@@ -73,6 +74,7 @@ async fn ask(client: &Client, output: Output, command: Command) -> Result<(), Fa
     match command {
         Command::Volume(command) => volumes::volume(client, output, command).await,
         Command::Snapshot(command) => volumes::snapshot(client, output, command).await,
+        Command::Diff { from, to, summary } => diff::run(client, output, &from, &to, summary).await,
         Command::Trash(command) => volumes::trash(client, output, command).await,
         Command::Store(command) => store::run(client, output, command).await,
         Command::Job(command) => jobs::run(client, output, command).await,

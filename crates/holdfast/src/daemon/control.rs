@@ -1,12 +1,12 @@
 //! The daemon behind the API: the engine, the NBD server and upkeep in one place.
 
-use super::{check, collect, connect, convert, files, images, metrics};
+use super::{check, collect, connect, convert, diff, files, images, metrics};
 use api_types::{
     Adopt, ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, Connection,
-    ContentReader, ContentWriter, Control, Convert, CreateSnapshot, CreateVolume, ErrorCode,
-    EventKind, ExportRequest, FileControl, ImportRequest, NbdStatus, Release, Released, Restore,
-    ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VerifyReport, Volume,
-    VolumeUsage, Work,
+    ContentReader, ContentWriter, Control, Convert, CreateSnapshot, CreateVolume, DiffLine,
+    ErrorCode, EventKind, ExportRequest, FileControl, ImportRequest, NbdStatus, Release, Released,
+    Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VerifyReport,
+    Volume, VolumeUsage, Work,
 };
 use catalog::VolumeRecord;
 use parking_lot::Mutex;
@@ -450,6 +450,15 @@ impl Control for Daemon {
             )
         };
         Ok(snapshot.ok_or_else(missing)?.size)
+    }
+
+    fn diff(
+        &self,
+        from: &VolumeRef,
+        to: &VolumeRef,
+        each: &mut dyn FnMut(DiffLine) -> std::io::Result<()>,
+    ) -> Result<()> {
+        diff::diff(self, from, to, each)
     }
 
     fn nbd(&self) -> Result<NbdStatus> {

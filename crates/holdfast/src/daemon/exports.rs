@@ -1,7 +1,7 @@
 //! What front ends can open.
 
 use super::files::Files;
-use block::{BlockDevice, Error, ErrorKind, Exports};
+use block::{Bitmap, BlockDevice, Error, ErrorKind, Exports};
 use std::sync::Arc;
 use types::VolumeRef;
 use volume::Store;
@@ -52,5 +52,32 @@ impl Exports for StoreExports {
             return Ok(disk);
         }
         self.store.device(&r).map_err(|e| e.into_block("open"))
+    }
+
+    /// Of a volume all its snapshots, of a snapshot those before it.
+    fn bitmaps(&self, name: &str) -> Vec<String> {
+        let Ok(VolumeRef { volume, snapshot }) = name.parse() else {
+            return Vec::new();
+        };
+        let snapshots = self.store.snapshots(&volume).unwrap_or_default();
+        let before = snapshots
+            .into_iter()
+            .take_while(|s| Some(&s.name) != snapshot.as_ref());
+        before.map(|s| s.name.to_string()).collect()
+    }
+
+    /// `point` is a snapshot of the same volume, or any as `volume@snapshot`: what a clone comes from.
+    fn bitmap(&self, name: &str, point: &str) -> Result<Arc<dyn Bitmap>, Error> {
+        let gone = |e| Error::new(ErrorKind::Gone, "bitmap").with_source(e);
+        let of: VolumeRef = name.parse().map_err(gone)?;
+        let since = match point.contains('@') {
+            true => point.parse().map_err(gone)?,
+            false => VolumeRef {
+                volume: of.volume.clone(),
+                snapshot: Some(point.parse().map_err(gone)?),
+            },
+        };
+        let bitmap = self.store.bitmap(&of, &since);
+        bitmap.map_err(|e| e.into_block("bitmap"))
     }
 }

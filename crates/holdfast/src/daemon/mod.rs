@@ -6,6 +6,7 @@ mod config;
 mod connect;
 mod control;
 mod convert;
+mod diff;
 mod exports;
 mod files;
 mod images;

@@ -8,7 +8,7 @@ use crate::{
 };
 use block::BlockDevice;
 use gc::{CheckOptions, Verdict};
-use std::sync::LazyLock;
+use std::{ops::ControlFlow, sync::LazyLock};
 use types::{BLOCK_SIZE, VolumeId, VolumeRef};
 use volume::Store;
 
@@ -58,6 +58,7 @@ impl Verifier<'_> {
             history.found(end, state);
             unread += self.snapshots(volume, history);
         }
+        self.differences(model);
         self.check(unread);
         known
     }
@@ -156,6 +157,46 @@ impl Verifier<'_> {
             unread += read.iter().filter(|tag| tag.is_none()).count();
         }
         unread
+    }
+
+    /// What is told to differ between snapshots, neighbours in the list of all, is all that does.
+    fn differences(&self, model: &Model) {
+        let mut snapshots: Vec<(VolumeRef, &Contents)> = Vec::new();
+        for (volume, history) in &model.volumes {
+            snapshots.extend(history.snapshots.iter().map(|(snap, contents)| {
+                let (volume, snapshot) = (name(volume), Some(name(snap)));
+                (VolumeRef { volume, snapshot }, contents)
+            }));
+        }
+        for pair in snapshots.windows(2) {
+            self.difference(&pair[0], &pair[1]);
+        }
+    }
+
+    fn difference(
+        &self,
+        (from, before): &(VolumeRef, &Contents),
+        (to, after): &(VolumeRef, &Contents),
+    ) {
+        let mut told = vec![None; after.len()];
+        let compared = self.store.diff(from, to).and_then(|diff| {
+            diff.for_each(&mut |extent| {
+                let (start, len) = (extent.offset as usize, extent.len as usize);
+                told[start / BLOCK_SIZE..][..len / BLOCK_SIZE].fill(Some(extent.data));
+                ControlFlow::Continue(())
+            })
+        });
+        // What damage has made unreadable is neither the same nor another.
+        if self.damage == Damage::Packs {
+            return;
+        }
+        let _ = compared.unwrap_or_else(|e| panic!("{from} {to}: {e:?}"));
+        for (block, (tag, told)) in after.iter().zip(told).enumerate() {
+            let missed = told.is_none() && tag != before.get(block).unwrap_or(&0);
+            assert!(!missed, "block {block} of {to} is not as in {from}");
+            let wrong = told.is_some_and(|data| data != (*tag != 0));
+            assert!(!wrong, "block {block} of {to} is {tag}");
+        }
     }
 
     fn read(&self, r: &VolumeRef) -> Read {

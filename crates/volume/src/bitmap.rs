@@ -1,0 +1,95 @@
+//! What has changed since a snapshot, as block devices tell it: ranges are asked for one by one, of a state that does
+//! not change or of one that does.
+
+use crate::{
+    device::{clip, overlay},
+    error::Error,
+    nodes::Nodes,
+    store::{PinnedRoot, Shared, Store, blocks},
+    volume::Volume,
+};
+use block::{Bitmap, Error as BlockError, Run, check_range};
+use std::sync::Arc;
+use types::{BLOCK_SIZE, VolumeRef};
+
+impl Store {
+    /// What has changed in a volume, or a snapshot, since another. Of a volume it is what has changed when it is asked
+    /// for; what is in memory counts as changed whatever it holds. Removing `since` meanwhile changes nothing.
+    ///
+    /// # Errors
+    /// If there is none of such a name, or what they hold cannot be destaged.
+    pub fn bitmap(&self, of: &VolumeRef, since: &VolumeRef) -> Result<Arc<dyn Bitmap>, Error> {
+        let since = self.pinned(since, "bitmap of")?;
+        if of.snapshot.is_none() {
+            let volume = self.shared.by_name(&of.volume)?;
+            return Ok(Arc::new(OfVolume { volume, since }));
+        }
+        Ok(Arc::new(OfSnapshot {
+            shared: Arc::clone(&self.shared),
+            of: self.pinned(of, "bitmap of")?,
+            since,
+        }))
+    }
+}
+
+/// Of a volume as it is when asked.
+struct OfVolume {
+    volume: Arc<Volume>,
+    since: PinnedRoot,
+}
+
+impl Bitmap for OfVolume {
+    fn changed(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Run>, BlockError> {
+        check_range("bitmap", offset, len, self.volume.size())?;
+        let changed = self.look(offset, len, max);
+        changed.map_err(|e| failed(&self.volume.name.lock().to_string(), e))
+    }
+}
+
+impl OfVolume {
+    fn look(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Run>, Error> {
+        let shared = &self.volume.shared;
+        let _pass = shared.gate.enter();
+        let (first, end) = (offset / BLOCK_SIZE as u64, blocks(offset + len));
+        let painted = self.volume.paint(first, end)?;
+        let limit = if painted.kinds.is_empty() {
+            max
+        } else {
+            usize::MAX
+        };
+        let (nodes, since) = (Nodes(&shared.packs), self.since.root);
+        let mapped = blockmap::changes(&nodes, since, painted.root, first..painted.end, limit)?;
+        let runs = overlay(mapped, &painted.kinds, |changed, kind| {
+            changed || kind.is_some()
+        });
+        Ok(as_runs(&clip(runs, offset, len, max)))
+    }
+}
+
+/// Of a snapshot.
+struct OfSnapshot {
+    shared: Arc<Shared>,
+    of: PinnedRoot,
+    since: PinnedRoot,
+}
+
+impl Bitmap for OfSnapshot {
+    fn changed(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Run>, BlockError> {
+        check_range("bitmap", offset, len, self.of.size)?;
+        let range = offset / BLOCK_SIZE as u64..blocks(offset + len);
+        let nodes = Nodes(&self.shared.packs);
+        let runs = blockmap::changes(&nodes, self.since.root, self.of.root, range, max);
+        let runs = runs.map_err(|e| failed("a snapshot", e.into()))?;
+        Ok(as_runs(&clip(runs, offset, len, max)))
+    }
+}
+
+fn as_runs(runs: &[(u64, bool)]) -> Vec<Run> {
+    let run = |&(len, changed): &(u64, bool)| Run { len, changed };
+    runs.iter().map(run).collect()
+}
+
+fn failed(of: &str, error: Error) -> BlockError {
+    tracing::error!(volume = of, ?error, "what has changed cannot be told");
+    error.into_block("bitmap")
+}
