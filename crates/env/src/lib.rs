@@ -250,6 +250,8 @@ pub trait Files: Send + Sync {
         self.open(path, OpenOptions::default())
             .map(|_| FileKind::Regular)
     }
+    /// Whether `path` itself is a symbolic link.
+    fn is_link(&self, path: &Path) -> io::Result<bool>;
     /// Makes names that were created, renamed and removed in `path` durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The file system that `path` is on.

@@ -189,6 +189,10 @@ impl Files for RealFiles {
         path.try_exists()
     }
 
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        Ok(fs::symlink_metadata(path)?.is_symlink())
+    }
+
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
         let kind = fs::metadata(path)?.file_type();
         Ok(if kind.is_file() {

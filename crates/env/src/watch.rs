@@ -194,6 +194,10 @@ impl Files for Watched {
         self.call("syncing", path, || self.files.sync_dir(path))
     }
 
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        self.files.is_link(path)
+    }
+
     fn space(&self, path: &Path) -> io::Result<Space> {
         self.files.space(path)
     }

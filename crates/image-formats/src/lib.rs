@@ -1,7 +1,8 @@
 //! Readers of disk image formats: from the bytes of a file to the bytes of the disk that it describes.
 //!
 //! ```text
-//!  Source (a file, a part of one) ─▶ qcow2 ─▶ Disk: size · runs · read
+//!  Source (a file, a part of one) ─▶ qcow2, VMDK, raw ─▶ Disk: size · runs · read
+//!  a stream ─▶ stream-optimized VMDK ─▶ grains in order
 //! ```
 //!
 //! **Invariant:** nothing outside the files that the caller opened is read, whatever names an image has in it.
@@ -17,7 +18,9 @@ mod placed;
 mod qcow2;
 mod raw;
 mod source;
+mod stream;
 mod tables;
+mod vmdk;
 
 pub use detect::{Detected, Foreign, HEAD_LEN, by_head, detect};
 pub use disk::{Disk, Run};
@@ -25,3 +28,4 @@ pub use error::{Error, ErrorKind};
 pub use qcow2::{Files, Qcow2};
 pub use raw::RawDisk;
 pub use source::Source;
+pub use vmdk::{Beside, StreamOptimized, vmdk};

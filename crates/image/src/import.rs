@@ -8,7 +8,7 @@ use crate::{
     source::{Input, StreamInput, fill},
 };
 use env::Env;
-use image_formats::{Detected, Disk, HEAD_LEN, by_head};
+use image_formats::{Detected, Disk, HEAD_LEN, StreamOptimized, by_head};
 use std::{io::Read, path::PathBuf, sync::mpsc};
 use types::{
     Codec, ImageFormat, Name, Progress, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN,
@@ -135,6 +135,12 @@ fn import_stream(
             let mut input = StreamInput::new(&mut stream, len_max);
             pump(&mut input, ingest, 0, progress)
         }
+        ImageFormat::Vmdk => {
+            let mut input = StreamOptimized::open(&mut stream, "the stream")?;
+            check_len(input.size(), len_max)?;
+            let total = input.size();
+            pump(&mut input, ingest, total, progress)
+        }
         other => Err(Error::invalid(format!(
             "a {other} image cannot be read from a stream; import it from a file"
         ))),
@@ -160,18 +166,21 @@ fn volume_size(len: u64, asked: Option<u64>) -> Result<u64, Error> {
             "the image is empty; to make an empty volume, create one with a size",
         ));
     }
-    if len > asked.unwrap_or(VOLUME_SIZE_MAX) {
-        return Err(Error::invalid(format!(
-            "the image has {} ({len} bytes), more than {}",
-            format_size(len),
-            asked.map_or("any volume can have".into(), |asked| format!(
-                "the size asked for, {} ({asked} bytes)",
-                format_size(asked)
-            )),
-        )));
-    }
+    check_len(len, asked.unwrap_or(VOLUME_SIZE_MAX))?;
     let needed = len.next_multiple_of(SECTOR_SIZE).max(VOLUME_SIZE_MIN);
     Ok(asked.unwrap_or(needed))
+}
+
+/// A disk of `len` bytes must not have more than `len_max`.
+fn check_len(len: u64, len_max: u64) -> Result<(), Error> {
+    if len <= len_max {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the image has {} ({len} bytes), more than the {} ({len_max} bytes) of the volume",
+        format_size(len),
+        format_size(len_max)
+    )))
 }
 
 /// Reads `input` on one thread and stores it on this one; answers the image's length in bytes.

@@ -2,7 +2,7 @@
 
 use crate::{error::Error, import::OtherFiles, source::FileInput};
 use env::Env;
-use image_formats::{Disk, Files, Qcow2, RawDisk, Source, detect};
+use image_formats::{Beside, Disk, Files, Qcow2, RawDisk, Source, detect, vmdk};
 use std::{path::Path, sync::Arc};
 use types::ImageFormat;
 
@@ -30,11 +30,12 @@ pub(crate) fn open(
         refuse_others(&source, format, files)?;
         return Ok(Opened::Raw(FileInput::new(Arc::clone(file), &source)));
     }
-    Ok(Opened::Disk(disk(env, source, format, files)?))
+    Ok(Opened::Disk(disk(env, path, source, format, files)?))
 }
 
 fn disk(
     env: &Env,
+    path: &Path,
     source: Source,
     format: ImageFormat,
     files: &OtherFiles,
@@ -47,6 +48,10 @@ fn disk(
         ImageFormat::Qcow2 => {
             let image = Qcow2::open(source)?;
             Ok(image.disk(&qcow2_files(env, &image, files)?)?)
+        }
+        ImageFormat::Vmdk => {
+            refuse_others(&source, format, files)?;
+            Ok(vmdk(&source, &Neighbours { env, path })?)
         }
         other => Err(Error::invalid(format!(
             "{} is a {other} image, which cannot be read yet; convert it first: qemu-img convert -O qcow2",
@@ -70,7 +75,7 @@ fn qcow2_files(env: &Env, image: &Qcow2, files: &OtherFiles) -> Result<Files, Er
             backing: rest.to_vec(),
             data: None,
         };
-        opened.backing = Some(disk(env, source, format, &others)?);
+        opened.backing = Some(disk(env, first, source, format, &others)?);
         behind = &[];
     }
     if let (Some(_), Some(path)) = (image.data_file(), &files.data) {
@@ -99,4 +104,26 @@ fn unused(path: &Path) -> Error {
         "the image does not refer to another file that {} could be; leave it out",
         path.display()
     ))
+}
+
+/// The files in an image's directory. A link among them could lead anywhere.
+struct Neighbours<'a> {
+    env: &'a Env,
+    path: &'a Path,
+}
+
+impl Beside for Neighbours<'_> {
+    fn open(&self, name: &str) -> Result<Source, image_formats::Error> {
+        let path = self.path.with_file_name(name);
+        let linked = self.env.files.is_link(&path);
+        let cannot =
+            |e| image_formats::Error::io(format_args!("cannot open {}", path.display()), e);
+        if linked.map_err(cannot)? {
+            return Err(image_formats::Error::invalid(format!(
+                "{} is a symbolic link, which is not followed for an extent; put the file itself there",
+                path.display()
+            )));
+        }
+        Source::open(self.env, &path)
+    }
 }

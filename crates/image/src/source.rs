@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use env::File;
+use image_formats::StreamOptimized;
 use std::{
     io::{self, Read},
     ops::Range,
@@ -123,6 +124,17 @@ impl Input for StreamInput<'_> {
 
     fn len(&self) -> u64 {
         self.position
+    }
+}
+
+impl<R: Read + Send> Input for StreamOptimized<R> {
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Option<Piece>, Error> {
+        let read = StreamOptimized::next(self, buffer)?;
+        Ok(read.map(|(start, len)| Piece { start, len }))
+    }
+
+    fn len(&self) -> u64 {
+        self.size()
     }
 }
 

@@ -135,6 +135,10 @@ impl Files for SimFiles {
         self.change(Kind::SyncDir, path, |tree| tree.sync_dir(path))
     }
 
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        self.kind(path).map(|_| false)
+    }
+
     fn space(&self, path: &Path) -> io::Result<Space> {
         let world = self.world.lock();
         world.alive(self.life)?;

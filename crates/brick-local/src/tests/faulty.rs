@@ -98,6 +98,7 @@ impl Files for FaultyFiles {
         create_dir_all(path: &Path) -> io::Result<()>;
         list(path: &Path) -> io::Result<Vec<PathBuf>>;
         exists(path: &Path) -> io::Result<bool>;
+        is_link(path: &Path) -> io::Result<bool>;
         sync_dir(path: &Path) -> io::Result<()>;
         space(path: &Path) -> io::Result<Space>;
         lock(path: &Path) -> Result<Box<dyn Lock>, LockError>;

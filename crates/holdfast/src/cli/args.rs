@@ -128,7 +128,8 @@ pub(crate) struct Init {
     pub(crate) trash_keep: u64,
 }
 
-const IMPORT: &str = "Formats: raw and qcow2. What an image is, its content says.
+const IMPORT: &str = "Formats: raw, qcow2 and vmdk. What an image is, its content says. From standard input: raw and
+stream-optimized vmdk.
 
 Nothing but the named files is opened, whatever an image refers to. An import that fails leaves no volume.
 

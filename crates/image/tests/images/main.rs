@@ -13,3 +13,4 @@ mod model;
 mod qcow2;
 mod qemu;
 mod support;
+mod vmdk;

@@ -1,27 +1,10 @@
 use crate::{
-    qemu::{contents, convert, io, is_volume, run, text},
-    support::{World, from_path, noise, sparse},
+    qemu::{contents, convert, io, is_volume, patched, plain, run, text},
+    support::{World, from_path, noise},
 };
 use image::{ErrorKind, Import, OtherFiles};
-use std::{
-    fs,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::FileExt, path::Path};
 use types::NoProgress;
-
-const MIB: u64 = 1 << 20;
-
-/// A raw image with holes, data that compresses and data that does not, and an end within a cluster.
-fn plain(world: &World) -> PathBuf {
-    let path = world.path("plain.raw");
-    let data = [0..70_000, 3 * MIB + 512..4 * MIB, 9 * MIB..9 * MIB + 700];
-    sparse(&path, 9 * MIB + 1536, &data);
-    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-    let text = b"holdfast ".repeat(30_000);
-    file.write_all_at(&text, 6 * MIB + 100).unwrap();
-    path
-}
 
 /// Imports with other files; the first error is the test's.
 fn import_with(
@@ -189,11 +172,6 @@ fn names_in_an_image_are_not_followed() {
         );
         assert_eq!(refused.to_string().lines().count(), 1);
     }
-}
-
-fn patched(image: &Path, at: u64, bytes: &[u8]) {
-    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
-    file.write_all_at(bytes, at).unwrap();
 }
 
 /// What the byte-swapped number at `at` is.

@@ -1,7 +1,14 @@
 //! QEMU's own tools: what they say an image holds is what it holds.
 
-use crate::support::World;
-use std::{path::Path, process::Command};
+use crate::support::{World, sparse};
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const MIB: u64 = 1 << 20;
 
 /// Runs one of them; it must succeed.
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
@@ -51,4 +58,21 @@ pub(crate) fn is_volume(world: &World, name: &str, expect: &[u8]) {
     assert_eq!(first, None, "'{name}' differs");
     assert!(found.len() >= expect.len(), "'{name}' is too short");
     assert!(types::is_zero(&found[expect.len()..]), "'{name}' goes on");
+}
+
+/// A raw image with holes, data that compresses and data that does not, and an end within a cluster.
+pub(crate) fn plain(world: &World) -> PathBuf {
+    let path = world.path("plain.raw");
+    let data = [0..70_000, 3 * MIB + 512..4 * MIB, 9 * MIB..9 * MIB + 700];
+    sparse(&path, 9 * MIB + 1536, &data);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let text = b"holdfast ".repeat(30_000);
+    file.write_all_at(&text, 6 * MIB + 100).unwrap();
+    path
+}
+
+/// Writes into a file as it is.
+pub(crate) fn patched(image: &Path, at: u64, bytes: &[u8]) {
+    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
+    file.write_all_at(bytes, at).unwrap();
 }
