@@ -92,6 +92,7 @@ fn snapshot(volume: u64) -> SnapshotRecord {
         mapped_blocks: 0,
         created_ms: 5,
         vhost_queues: 0,
+        group: None,
     }
 }
 

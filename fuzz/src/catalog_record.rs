@@ -95,6 +95,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 mapped_blocks: 1000,
                 created_ms: 1_700_000_000_000,
                 vhost_queues: 16,
+                group: Some(SnapshotId(3)),
             }),
         );
     }

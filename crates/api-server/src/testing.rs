@@ -5,10 +5,10 @@ mod reports;
 
 use crate::{Events, Jobs, router, shared::Shared};
 use api_types::{
-    ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, ContentReader,
-    ContentWriter, Control, CreateSnapshot, CreateVolume, DiffExtent, DiffLine, ErrorCode,
-    ExportRequest, ImportRequest, NbdStatus, Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage,
-    TrashEntry, UpdateVolume, Volume, VolumeUsage, Work,
+    ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
+    ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
+    ErrorCode, ExportRequest, Group, ImportRequest, NbdStatus, Restore, ScrubStatus, Snapshot,
+    StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage, Work,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
@@ -352,6 +352,7 @@ impl Control for FakeControl {
                 size: held.volume.size,
                 used: held.volume.used,
                 created_ms: 1_700_000_000_000,
+                group: None,
             };
             held.snapshots.push((snapshot.clone(), held.data.clone()));
             held.volume.snapshots += 1;
@@ -379,6 +380,36 @@ impl Control for FakeControl {
             held.data = data.clone();
             Ok(held.volume.clone())
         })
+    }
+
+    fn create_group(&self, request: &Group) -> Result<Vec<Snapshot>, ApiError> {
+        let members = request.snapshots.iter().map(|r| {
+            let (volume, name) = r.split_once('@').ok_or_else(|| missing(r))?;
+            let name = name.to_owned();
+            let taken = self.create_snapshot(volume, &CreateSnapshot { name })?;
+            let group = Some(1);
+            Ok(Snapshot { group, ..taken })
+        });
+        members.collect()
+    }
+
+    fn rollback_group(&self, request: &Group) -> Result<Vec<Volume>, ApiError> {
+        let members = request.snapshots.iter().map(|r| {
+            let (volume, name) = r.split_once('@').ok_or_else(|| missing(r))?;
+            self.rollback(volume, name)
+        });
+        members.collect()
+    }
+
+    fn clone_group(&self, request: &CloneGroup) -> Result<Vec<Volume>, ApiError> {
+        let clones = request.clones.iter().map(|clone| {
+            self.create_volume(&CreateVolume {
+                name: clone.name.clone(),
+                from: Some(clone.from.clone()),
+                ..Default::default()
+            })
+        });
+        clones.collect()
     }
 
     fn trash(&self) -> Result<Vec<TrashEntry>, ApiError> {

@@ -1,9 +1,10 @@
 //! What the daemon can do, as the API's server sees it.
 
 use crate::{
-    ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, CreateSnapshot,
-    CreateVolume, DiffLine, ExportRequest, FileControl, ImportRequest, NbdStatus, Restore,
-    ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
+    CreateSnapshot, CreateVolume, DiffLine, ExportRequest, FileControl, Group, ImportRequest,
+    NbdStatus, Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume,
+    Volume, VolumeUsage,
 };
 use std::io::{self, Read, Write};
 use types::{Progress, VolumeRef};
@@ -66,6 +67,13 @@ pub trait Control: FileControl {
     fn remove_snapshot(&self, volume: &str, snapshot: &str) -> Result<(), ApiError>;
     /// Sets a volume back, in place; what was written since is lost, later snapshots stay.
     fn rollback(&self, volume: &str, snapshot: &str) -> Result<Volume, ApiError>;
+
+    /// Takes snapshots of several volumes at one instant: all of them, or none.
+    fn create_group(&self, request: &Group) -> Result<Vec<Snapshot>, ApiError>;
+    /// Sets several volumes back to snapshots that were taken at one instant: all of them, or none.
+    fn rollback_group(&self, request: &Group) -> Result<Vec<Volume>, ApiError>;
+    /// Clones several snapshots: all of them, or none.
+    fn clone_group(&self, request: &CloneGroup) -> Result<Vec<Volume>, ApiError>;
 
     /// What was removed and can still be restored.
     fn trash(&self) -> Result<Vec<TrashEntry>, ApiError>;

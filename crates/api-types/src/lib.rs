@@ -29,6 +29,7 @@ pub use report::{
 };
 pub use scrub::ScrubStatus;
 pub use volumes::{
-    Connect, CreateSnapshot, CreateVolume, DiffExtent, DiffLine, ExportRequest, ImportRequest,
-    Restore, Rollback, Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    CloneGroup, CloneOf, Connect, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
+    ExportRequest, Group, ImportRequest, Restore, Rollback, Snapshot, TrashEntry, UpdateVolume,
+    Volume, VolumeUsage,
 };

@@ -116,6 +116,35 @@ pub struct Snapshot {
     pub used: u64,
     /// When it was taken.
     pub created_ms: u64,
+    /// If it was taken together with others, at one instant: a number that they share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u64>,
+}
+
+/// Snapshots of several volumes that belong together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// `volume@snapshot`, one of each volume.
+    pub snapshots: Vec<String>,
+}
+
+/// Makes volumes that begin as snapshots: all of them, or none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneGroup {
+    /// Each of them.
+    pub clones: Vec<CloneOf>,
+}
+
+/// A volume that begins as a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneOf {
+    /// `volume@snapshot`.
+    pub from: String,
+    /// The new volume's name.
+    pub name: String,
 }
 
 /// Takes a snapshot.

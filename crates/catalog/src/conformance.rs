@@ -80,6 +80,7 @@ fn snapshot(volume: u64, id: u64, text: &str) -> SnapshotRecord {
         mapped_blocks: 0,
         created_ms: 2,
         vhost_queues: 2,
+        group: Some(SnapshotId(3)),
     }
 }
 

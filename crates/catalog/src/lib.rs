@@ -291,6 +291,8 @@ pub struct SnapshotRecord {
     pub created_ms: u64,
     /// As a volume's.
     pub vhost_queues: u16,
+    /// If it was taken together with others, at one instant: the first of them.
+    pub group: Option<SnapshotId>,
 }
 
 /// What the caller must do.

@@ -88,8 +88,23 @@ impl Store {
     /// [`ErrorKind::Conflict`] if the name is taken, [`ErrorKind::NotFound`] if the origin is not there,
     /// [`ErrorKind::Invalid`] for an impossible size.
     pub fn create_volume(&self, create: &Create) -> Result<VolumeRecord, Error> {
-        self.check_free(&create.name)?;
         let _roots = self.shared.roots.read();
+        self.insert(self.prepare(create)?)
+    }
+
+    /// Makes several volumes: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`create_volume`](Self::create_volume).
+    pub fn create_volumes(&self, creates: &[Create]) -> Result<Vec<VolumeRecord>, Error> {
+        let _roots = self.shared.roots.read();
+        let records = creates.iter().map(|create| self.prepare(create));
+        self.insert_all(records.collect::<Result<_, _>>()?)
+    }
+
+    /// The record of a volume to be. The caller holds `roots`, until it is in the catalog.
+    fn prepare(&self, create: &Create) -> Result<VolumeRecord, Error> {
+        self.check_free(&create.name)?;
         let (rooted, size, origin, base) = match &create.source {
             Source::Empty(size) => {
                 let empty = Rooted {
@@ -115,7 +130,7 @@ impl Store {
             read_only: create.read_only,
         };
         let record = self.new_record(create.name.clone(), size, properties, rooted, origin)?;
-        self.insert(VolumeRecord {
+        Ok(VolumeRecord {
             quota: create.quota,
             vhost_queues: create.vhost_queues,
             ..record
@@ -161,19 +176,22 @@ impl Store {
     }
 
     /// Puts a new volume into the catalog. The caller holds `roots`.
-    pub(crate) fn insert(&self, mut record: VolumeRecord) -> Result<VolumeRecord, Error> {
-        self.shared
-            .catalog
-            .commit(&[Change::PutVolume(record.clone())])
-            .map_err(|e| {
-                if e.kind() == catalog::ErrorKind::Exists {
-                    let message = format!("the volume '{}' exists already", record.name);
-                    return Error::new(ErrorKind::Conflict, message).with_source(e);
-                }
-                e.into()
-            })?;
-        record.version = 1;
-        Ok(record)
+    pub(crate) fn insert(&self, record: VolumeRecord) -> Result<VolumeRecord, Error> {
+        Ok(self.insert_all(vec![record])?.remove(0))
+    }
+
+    fn insert_all(&self, mut records: Vec<VolumeRecord>) -> Result<Vec<VolumeRecord>, Error> {
+        let changes: Vec<Change> = records.iter().cloned().map(Change::PutVolume).collect();
+        self.shared.catalog.commit(&changes).map_err(|e| {
+            if e.kind() == catalog::ErrorKind::Exists {
+                let names: Vec<&str> = records.iter().map(|r| r.name.as_str()).collect();
+                let message = format!("the volume '{}' exists already", names.join("' or '"));
+                return Error::new(ErrorKind::Conflict, message).with_source(e);
+            }
+            e.into()
+        })?;
+        records.iter_mut().for_each(|record| record.version = 1);
+        Ok(records)
     }
 
     /// Renames, resizes, changes properties: all or nothing.

@@ -16,7 +16,8 @@
 //! records of that generation and of those before are old from the same moment on.
 //!
 //! **Invariant:** the order in which locks are taken is `roots`, `manage`, `destage`, `record`, `state`; then
-//! `volumes`, which nobody holds while taking one of those. `manage`, `destage` and `record` are held across I/O;
+//! `volumes`, which nobody holds while taking one of those. Who takes several of a kind, of a group of volumes, takes them in the order of
+//! ids, all of one kind before the next. `manage`, `destage` and `record` are held across I/O;
 //! `state` is across the commit of a rollback only, and `volumes` across the commit that a volume's first use after
 //! opening the store takes its epoch with. Budget, gate, work queue, pins and names have locks of their own under
 //! which nothing else is taken. Journal, catalog and packs may be called under any of them: they call nobody back,
@@ -34,6 +35,7 @@ mod error;
 mod flush;
 mod foreign;
 mod gate;
+mod group;
 mod health;
 mod ingest;
 #[cfg(all(test, feature = "shuttle"))]

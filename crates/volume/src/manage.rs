@@ -1,10 +1,6 @@
 //! Rollback: a volume becomes what a snapshot of it is. And how a volume is taken out of use.
 
-use crate::{
-    error::Error,
-    store::Store,
-    volume::{State, Volume},
-};
+use crate::{error::Error, store::Store, volume::Volume};
 use catalog::VolumeRecord;
 use std::sync::Arc;
 use types::{Name, VolumeRef};
@@ -20,32 +16,8 @@ impl Store {
             volume: volume.clone(),
             snapshot: Some(snapshot.clone()),
         };
-        let _roots = self.shared.roots.read();
-        let (rooted, size) = self.shared.rooted(&r)?;
-        let volume = self.shared.volume(self.shared.find(volume)?.id)?;
-        let _managing = volume.manage.lock();
-        volume.settle_frozen()?;
-        let _destaging = volume.destage.lock();
-        let mut committed = volume.record.lock();
-        let mut record = committed.record.clone();
-        let mut state = volume.state.write();
-        state.check_open()?;
-        // The journal's records of everything up to now become old with the same commit. A generation is left out,
-        // so that later ones are not taken for what follows on a root of before, should the catalog be lost.
-        let last = state.head.number.next();
-        (record.root, record.mapped_blocks, record.size) =
-            (rooted.root, rooted.mapped_blocks, size);
-        record.destaged = last;
-        volume.commit_record(&mut committed, record)?;
-        let fresh = State {
-            version: state.version + 1,
-            ..State::new(last.next(), rooted.root)
-        };
-        let old = std::mem::replace(&mut *state, fresh);
-        drop(state);
-        self.shared.budget.release(old.dirty());
-        self.shared.journal.destaged(volume.id, last);
-        Ok(committed.record.clone())
+        self.set_back(&[r])?;
+        self.shared.find(volume)
     }
 }
 

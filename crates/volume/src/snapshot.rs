@@ -2,13 +2,12 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    flush::Logged,
     store::{Shared, Store},
     volume::{Committed, Rooted, Volume, Wanted},
 };
-use catalog::{Change, IdKind, SnapshotRecord};
+use catalog::{Change, SnapshotRecord};
 use std::sync::{Arc, OnceLock};
-use types::{Generation, Name, SnapshotId, VolumeRef};
+use types::{Name, VolumeRef};
 
 impl Store {
     /// The snapshots of a volume, oldest first.
@@ -27,24 +26,12 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Conflict`] if the name is taken.
     pub fn create_snapshot(&self, volume: &Name, name: &Name) -> Result<SnapshotRecord, Error> {
-        let record = self.shared.find(volume)?;
-        Shared::refuse_file(&record)?;
-        let volume = self.shared.volume(record.id)?;
-        let _managing = volume.manage.lock();
-        if self
-            .shared
-            .catalog
-            .find_snapshot(volume.id, name)?
-            .is_some()
-        {
-            let message = format!("the snapshot '{}@{name}' exists already", record.name);
-            return Err(Error::new(ErrorKind::Conflict, message));
-        }
-        volume.take_snapshot(name)?;
-        self.shared.snapshot(&VolumeRef {
-            volume: record.name,
+        let r = VolumeRef {
+            volume: volume.clone(),
             snapshot: Some(name.clone()),
-        })
+        };
+        self.take_snapshots(&[&r], false)?;
+        self.shared.snapshot(&r)
     }
 
     /// Removes a snapshot; what nothing else refers to is collected later.
@@ -78,74 +65,6 @@ impl Store {
 }
 
 impl Volume {
-    /// Freezes, logs, and commits the record; the destage of the generation gives it its root.
-    fn take_snapshot(self: &Arc<Self>, name: &Name) -> Result<(), Error> {
-        let id = SnapshotId(self.shared.catalog.reserve(IdKind::Snapshot, 1)?.start);
-        // Held from before the freeze, so that the root cannot move past the generation unseen.
-        let mut committed = self.record.lock();
-        let (generation, waits, logged) = {
-            let mut state = self.state.write();
-            state.check_open()?;
-            let generation = state.freeze();
-            (generation, !state.frozen.is_empty(), self.log(&mut state)?)
-        };
-        let mut snapshot = SnapshotRecord {
-            id,
-            version: 0,
-            volume: self.id,
-            name: name.clone(),
-            size: committed.record.size,
-            generation,
-            root: None,
-            mapped_blocks: committed.record.mapped_blocks,
-            created_ms: self.shared.now_ms(),
-            vhost_queues: 0,
-        };
-        match logged {
-            Logged::Journal(ticket) => {
-                if let Some(ticket) = ticket {
-                    self.shared.journal.wait(ticket)?;
-                }
-                snapshot.root = (!waits).then_some(committed.record.root);
-                self.shared
-                    .catalog
-                    .commit(&[Change::PutSnapshot(snapshot.clone())])?;
-                snapshot.version = 1;
-                if waits {
-                    committed
-                        .wanted
-                        .entry(generation)
-                        .or_default()
-                        .push(Wanted::Snapshot(snapshot));
-                }
-                drop(committed);
-                self.wake_destager();
-                Ok(())
-            }
-            // Too much for the journal: the commit that moves the root makes the record, too.
-            Logged::Destage(_) => {
-                committed
-                    .wanted
-                    .entry(generation)
-                    .or_default()
-                    .push(Wanted::Snapshot(snapshot));
-                drop(committed);
-                let settled = self.settle(generation);
-                if settled.is_err() {
-                    self.forget_wanted(generation, id);
-                }
-                settled
-            }
-        }
-    }
-
-    /// A snapshot that was not made after all.
-    fn forget_wanted(&self, generation: Generation, id: SnapshotId) {
-        if let Some(wanted) = self.record.lock().wanted.get_mut(&generation) {
-            wanted.retain(|w| !matches!(w, Wanted::Snapshot(s) if s.id == id));
-        }
-    }
-
     /// The root that holds exactly what is written now, destaged for the purpose, and the size in bytes.
     pub(crate) fn rooted_now(self: &Arc<Self>) -> Result<(Rooted, u64), Error> {
         let cell = Arc::new(OnceLock::new());
@@ -170,7 +89,7 @@ impl Volume {
     }
 }
 
-fn rooted(committed: &Committed) -> Rooted {
+pub(crate) fn rooted(committed: &Committed) -> Rooted {
     Rooted {
         root: committed.record.root,
         mapped_blocks: committed.record.mapped_blocks,

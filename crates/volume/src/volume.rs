@@ -202,12 +202,17 @@ impl Volume {
         self.shared
             .catalog
             .commit(&[catalog::Change::PutVolume(record.clone())])?;
+        self.replace_record(committed, record);
+        Ok(())
+    }
+
+    /// Notes that the catalog has a changed record.
+    pub(crate) fn replace_record(&self, committed: &mut Committed, record: VolumeRecord) {
         self.size.store(record.size, Relaxed);
         self.read_only.store(record.properties.read_only, Relaxed);
         let quota = record.quota.unwrap_or(UNLIMITED);
         self.quota.store(quota, Relaxed);
         self.set_record(committed, record);
-        Ok(())
     }
 
     /// Notes what the catalog took of a move of the root.

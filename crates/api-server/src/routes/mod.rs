@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod files;
+pub(crate) mod groups;
 pub(crate) mod jobs;
 pub(crate) mod snapshots;
 pub(crate) mod store;

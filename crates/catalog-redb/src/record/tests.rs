@@ -47,6 +47,7 @@ fn snapshot() -> SnapshotRecord {
         mapped_blocks: 0,
         created_ms: 3,
         vhost_queues: 0,
+        group: None,
     }
 }
 
@@ -80,7 +81,7 @@ fn version_3_looks_like_this() {
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),
-        "03040101017380040200000300c61542ee"
+        "030401010173800402000003000068d0bfb7"
     );
     assert_eq!(
         hex(&encode(&Settings::default()).unwrap()),

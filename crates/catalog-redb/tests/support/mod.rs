@@ -41,6 +41,7 @@ pub fn snapshot(volume: u64, id: u64, text: &str) -> SnapshotRecord {
         mapped_blocks: 0,
         created_ms: 2,
         vhost_queues: 0,
+        group: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 pub(crate) use super::file_args::{Backend, FileOptions};
+use super::snapshot_args::Snapshot;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
@@ -454,49 +455,6 @@ pub(crate) enum Volume {
     Connect {
         /// volume or volume@snapshot.
         name: VolumeRef,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Snapshot {
-    /// Take a snapshot; writers are not held up.
-    #[command(after_help = "Example:\n  holdfast snapshot create web@before-upgrade")]
-    Create {
-        /// volume@snapshot.
-        snapshot: VolumeRef,
-    },
-    /// List a volume's snapshots, oldest first.
-    #[command(
-        visible_alias = "list",
-        after_help = "Example:\n  holdfast snapshot ls web"
-    )]
-    Ls {
-        /// The volume.
-        volume: Name,
-    },
-    /// Remove snapshots, any, in any order.
-    #[command(
-        visible_alias = "remove",
-        after_help = "Example:\n  holdfast snapshot rm web@monday web@tuesday"
-    )]
-    Rm {
-        /// volume@snapshot.
-        #[arg(required = true)]
-        snapshots: Vec<VolumeRef>,
-    },
-    /// Set the volume back, in place. What was written since is lost; later snapshots stay.
-    #[command(after_help = "Example:\n  holdfast snapshot rollback web@before-upgrade")]
-    Rollback {
-        /// volume@snapshot.
-        snapshot: VolumeRef,
-    },
-    /// Make a volume that begins as this snapshot.
-    #[command(after_help = "Example:\n  holdfast snapshot clone debian@golden web1")]
-    Clone {
-        /// volume@snapshot.
-        snapshot: VolumeRef,
-        /// The new volume's name.
-        name: Name,
     },
 }
 

@@ -10,6 +10,8 @@ mod files;
 mod health;
 mod jobs;
 mod output;
+mod snapshot_args;
+mod snapshots;
 mod store;
 mod volumes;
 
@@ -73,7 +75,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
 async fn ask(client: &Client, output: Output, command: Command) -> Result<(), Failure> {
     match command {
         Command::Volume(command) => volumes::volume(client, output, command).await,
-        Command::Snapshot(command) => volumes::snapshot(client, output, command).await,
+        Command::Snapshot(command) => snapshots::snapshot(client, output, command).await,
         Command::Diff { from, to, summary } => diff::run(client, output, &from, &to, summary).await,
         Command::Trash(command) => volumes::trash(client, output, command).await,
         Command::Store(command) => store::run(client, output, command).await,

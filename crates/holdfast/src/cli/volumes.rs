@@ -1,4 +1,4 @@
-//! `holdfast volume …`, `snapshot …` and `trash …`.
+//! `holdfast volume …` and `trash …`.
 
 use super::{
     args::{self, HowToImport, Properties},
@@ -7,10 +7,11 @@ use super::{
     failure::Failure,
     files, jobs,
     output::{Output, pairs, switch, table, time},
+    snapshots,
 };
 use api_types::{
-    Connect, CreateSnapshot, CreateVolume, ExportRequest, ImportRequest, Job, Restore, Rollback,
-    Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    Connect, CreateVolume, ExportRequest, ImportRequest, Job, Restore, TrashEntry, UpdateVolume,
+    Volume, VolumeUsage,
 };
 use std::path::{Path, PathBuf};
 use types::{
@@ -106,7 +107,7 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
         Command::Set { name, properties } => {
             changed(client, output, &name, &parse_properties(&properties)?).await
         }
-        Command::Rollback { snapshot } => rollback(client, output, &snapshot).await,
+        Command::Rollback { snapshot } => snapshots::rollback(client, output, &snapshot).await,
         Command::Import {
             image,
             name,
@@ -160,7 +161,7 @@ async fn changed(
     output.done(&volume, details)
 }
 
-async fn clone(
+pub(super) async fn clone(
     client: &Client,
     output: Output,
     source: &VolumeRef,
@@ -382,78 +383,6 @@ async fn export(
     output.done(&job, |_| {
         format!("exported '{source}' to {}", image.display())
     })
-}
-
-/// A reference that must name a snapshot.
-fn named(r: &VolumeRef) -> Result<(&Name, &Name)> {
-    let snapshot = r
-        .snapshot
-        .as_ref()
-        .ok_or_else(|| Failure::usage(format!("'{r}' names no snapshot: write volume@snapshot")))?;
-    Ok((&r.volume, snapshot))
-}
-
-async fn rollback(client: &Client, output: Output, r: &VolumeRef) -> Result<()> {
-    let (volume, snapshot) = named(r)?;
-    let request = Rollback {
-        snapshot: snapshot.to_string(),
-    };
-    let volume: Volume = client
-        .post(&format!("/v1/volumes/{volume}/rollback"), &request)
-        .await?;
-    output.done(&volume, |v| format!("'{}' is what '{r}' was", v.name))
-}
-
-/// `holdfast snapshot …`.
-pub(crate) async fn snapshot(
-    client: &Client,
-    output: Output,
-    command: args::Snapshot,
-) -> Result<()> {
-    use args::Snapshot as Command;
-    match command {
-        Command::Create { snapshot: r } => {
-            let (volume, name) = named(&r)?;
-            let request = CreateSnapshot {
-                name: name.to_string(),
-            };
-            let snapshot: Snapshot = client
-                .post(&format!("/v1/volumes/{volume}/snapshots"), &request)
-                .await?;
-            output.done(&snapshot, |s| format!("made '{}@{}'", s.volume, s.name))
-        }
-        Command::Ls { volume } => {
-            let snapshots: Vec<Snapshot> = client
-                .get(&format!("/v1/volumes/{volume}/snapshots"))
-                .await?;
-            let row = |s: &Snapshot| {
-                vec![
-                    s.name.clone(),
-                    format_size(s.size),
-                    format_size(s.used),
-                    time(s.created_ms),
-                ]
-            };
-            let header = ["NAME", ">SIZE", ">USED", "CREATED"];
-            output.show(&snapshots, |snapshots| {
-                table(&header, snapshots.iter().map(row))
-            })
-        }
-        Command::Rm { snapshots } => {
-            for r in &snapshots {
-                let (volume, name) = named(r)?;
-                let path = format!("/v1/volumes/{volume}/snapshots/{name}");
-                let _: serde_json::Value = client.delete(&path).await?;
-            }
-            let names: Vec<String> = snapshots.iter().map(ToString::to_string).collect();
-            output.done(&names, |names| format!("removed {}", names.join(", ")))
-        }
-        Command::Rollback { snapshot } => rollback(client, output, &snapshot).await,
-        Command::Clone { snapshot, name } => {
-            named(&snapshot)?;
-            clone(client, output, &snapshot, &name, None).await
-        }
-    }
 }
 
 /// `holdfast trash …`.

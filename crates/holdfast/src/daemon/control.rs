@@ -1,12 +1,12 @@
 //! The daemon behind the API: the engine, the NBD server and upkeep in one place.
 
-use super::{check, collect, connect, convert, diff, files, images, metrics};
+use super::{check, collect, connect, convert, diff, files, group, images, metrics};
 use api_types::{
-    Adopt, ApiError, CheckReport, CheckRequest, CollectReport, CollectRequest, Connect, Connection,
-    ContentReader, ContentWriter, Control, Convert, CreateSnapshot, CreateVolume, DiffLine,
-    ErrorCode, EventKind, ExportRequest, FileControl, ImportRequest, NbdStatus, Release, Released,
-    Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VerifyReport,
-    Volume, VolumeUsage, Work,
+    Adopt, ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
+    Connection, ContentReader, ContentWriter, Control, Convert, CreateSnapshot, CreateVolume,
+    DiffLine, ErrorCode, EventKind, ExportRequest, FileControl, Group, ImportRequest, NbdStatus,
+    Release, Released, Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry,
+    UpdateVolume, VerifyReport, Volume, VolumeUsage, Work,
 };
 use catalog::VolumeRecord;
 use parking_lot::Mutex;
@@ -70,7 +70,7 @@ impl Daemon {
         }
     }
 
-    fn describe(&self, mut record: VolumeRecord) -> Result<Volume> {
+    pub(crate) fn describe(&self, mut record: VolumeRecord) -> Result<Volume> {
         let file = record.backend.file().map(|file| {
             record.mapped_blocks = self.files.allocated(file) / BLOCK_SIZE as u64;
             self.files.info(file)
@@ -370,6 +370,18 @@ impl Control for Daemon {
                 .rollback(&volume, &snapshot)
                 .map_err(convert::api_error)?,
         )
+    }
+
+    fn create_group(&self, request: &Group) -> Result<Vec<Snapshot>> {
+        group::create(self, request)
+    }
+
+    fn rollback_group(&self, request: &Group) -> Result<Vec<Volume>> {
+        group::rollback(self, request)
+    }
+
+    fn clone_group(&self, request: &CloneGroup) -> Result<Vec<Volume>> {
+        group::clone(self, request)
     }
 
     fn trash(&self) -> Result<Vec<TrashEntry>> {

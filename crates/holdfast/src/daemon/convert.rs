@@ -95,6 +95,7 @@ pub(crate) fn snapshot(record: SnapshotRecord, volume: &Name) -> Snapshot {
         size: record.size,
         used: record.mapped_blocks * BLOCK_SIZE as u64,
         created_ms: record.created_ms,
+        group: record.group.map(|first| first.0),
     }
 }
 

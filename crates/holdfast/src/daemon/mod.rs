@@ -9,6 +9,7 @@ mod convert;
 mod diff;
 mod exports;
 mod files;
+mod group;
 mod images;
 mod metrics;
 mod news;

@@ -97,6 +97,50 @@ fn snapshots_and_clones_are_moments_of_the_volume() {
     });
 }
 
+/// Snapshots of a group are of one instant: what was written to one volume before something else was to another is
+/// there if that is. Others between the two, in the order in which they are locked, make room for what must not be.
+#[test]
+fn a_group_is_one_instant_across_volumes() {
+    explore(240, || {
+        let world = World::new(eager());
+        for between in ["x", "y", "w"] {
+            world.make(between, Source::Empty(1 << 20)).unwrap();
+        }
+        let writing = world.spawn("writer", |world| {
+            let devices = [world.device("v"), world.device("w")];
+            for number in 1..=4 * ROUNDS {
+                for device in &devices {
+                    put(&**device, 0, number).unwrap();
+                }
+            }
+        });
+        let other = world.spawn("snapshots", |world| {
+            let refs = [of("w@t"), of("v@t")];
+            world.store.create_group(&refs).unwrap();
+        });
+        let all = ["w@s", "y@s", "x@s", "v@s"].map(of);
+        world.store.create_group(&all).unwrap();
+        let assert_instants = |world: &World, names: &[&str]| {
+            for snapshot in names {
+                let number = |volume| {
+                    let device = world.device(&format!("{volume}@{snapshot}"));
+                    get(&*device, 0).unwrap()
+                };
+                let (first, second) = (number("v"), number("w"));
+                let fits = first == second || first == second + 1;
+                assert!(fits, "{snapshot}: {first} and then {second}");
+            }
+        };
+        assert_instants(&world, &["s"]);
+        for thread in [writing, other] {
+            thread.join().unwrap();
+        }
+        world.sim.power_cut();
+        let world = world.reopened();
+        assert_instants(&world, &["s", "t"]);
+    });
+}
+
 /// After a rollback a volume holds the snapshot, and what was written since it was asked for.
 #[test]
 fn a_rollback_leaves_the_snapshot_and_later_writes() {

@@ -49,6 +49,8 @@ pub(crate) struct History {
 #[derive(Clone)]
 pub(crate) enum Doubt {
     SnapshotMade(String, String, Contents),
+    /// All of them, or none.
+    GroupMade(String, Vec<(String, Contents)>),
     SnapshotGone(String, String),
     VolumeMade(String, Contents),
     VolumeTrashed(String, VolumeId),

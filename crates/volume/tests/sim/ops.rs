@@ -26,6 +26,8 @@ pub(crate) enum Op {
     Discard(String, usize, usize),
     Flush(String),
     Snapshot(String, String),
+    /// Of all these at one instant, by this name.
+    Group(Vec<String>, String),
     RemoveSnapshot(String, String),
     Rollback(String, String),
     /// Of a volume or a snapshot, under a new name.
@@ -65,6 +67,7 @@ impl Site<'_> {
             Op::Discard(volume, at, count) => self.zero(model, volume, *at, *count, true),
             Op::Flush(volume) => self.flush(model, volume),
             Op::Snapshot(volume, snap) => self.snapshot(model, volume, snap),
+            Op::Group(volumes, snap) => self.group(model, volumes, snap),
             Op::RemoveSnapshot(volume, snap) => self.remove_snapshot(model, volume, snap),
             Op::Rollback(volume, snap) => self.rollback(model, volume, snap),
             Op::Clone(volume, snap, new) => self.clone(model, volume, snap.as_deref(), new),
@@ -195,6 +198,27 @@ impl Site<'_> {
         let history = history(model, volume);
         history.flushed();
         history.snapshots.insert(snap.to_owned(), contents);
+        Ok(())
+    }
+
+    fn group(&self, model: &mut Model, volumes: &[String], snap: &str) -> Result<(), Error> {
+        let made: Vec<(String, Contents)> = volumes
+            .iter()
+            .map(|volume| (volume.clone(), history(model, volume).now().clone()))
+            .collect();
+        model.doubt = Some(Doubt::GroupMade(snap.to_owned(), made.clone()));
+        let of = |volume: &String| VolumeRef {
+            volume: name(volume),
+            snapshot: Some(name(snap)),
+        };
+        let refs: Vec<VolumeRef> = volumes.iter().map(of).collect();
+        self.told(self.store.create_group(&refs))?;
+        model.doubt = None;
+        for (volume, contents) in made {
+            let history = history(model, &volume);
+            history.flushed();
+            history.snapshots.insert(snap.to_owned(), contents);
+        }
         Ok(())
     }
 

@@ -120,6 +120,19 @@ impl Verifier<'_> {
                 let history = model.volumes.get_mut(&volume).unwrap();
                 history.snapshots.insert(snap, contents);
             }
+            Some(Doubt::GroupMade(snap, made)) => {
+                let there =
+                    |(volume, _): &(String, Contents)| self.snapshot_names(volume).contains(&snap);
+                let count = made.iter().filter(|one| there(one)).count();
+                assert!(
+                    [0, made.len()].contains(&count),
+                    "a part of a group: {count}"
+                );
+                for (volume, contents) in made.into_iter().take(count) {
+                    let history = model.volumes.get_mut(&volume).unwrap();
+                    history.snapshots.insert(snap.clone(), contents);
+                }
+            }
             Some(Doubt::SnapshotGone(volume, snap))
                 if !self.snapshot_names(&volume).contains(&snap) =>
             {

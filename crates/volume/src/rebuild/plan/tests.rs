@@ -75,6 +75,7 @@ fn copy(complete: bool) -> Found {
         mapped_blocks: 0,
         created_ms: 0,
         vhost_queues: 0,
+        group: None,
     };
     contents
         .snapshots
