@@ -356,6 +356,10 @@ impl Brick for Packs {
         self.read(pack, offset, buf).map(|()| true)
     }
 
+    fn refresh(&self, _: PackId) -> Result<(), BrickError> {
+        Ok(())
+    }
+
     fn trim(
         &self,
         _: Epoch,

@@ -210,6 +210,13 @@ impl Brick for LocalBrick {
             .map_err(|e| failed("read", Some(pack), e))
     }
 
+    fn refresh(&self, pack: PackId) -> Result<(), Error> {
+        match self.file(pack).and_then(|file| file.forget_cached()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| failed("refresh", Some(pack), e)),
+        }
+    }
+
     fn trim(
         &self,
         epoch: Epoch,

@@ -23,6 +23,7 @@ forward! {
     put(epoch: Epoch, pack: PackId, bytes: &[u8]) -> ();
     read(pack: PackId, offset: u64, buf: &mut [u8]) -> ();
     try_read(pack: PackId, offset: u64, buf: &mut [u8]) -> bool;
+    refresh(pack: PackId) -> ();
     trim(epoch: Epoch, pack: PackId, mark: (u64, &[u8]), holes: &[Range<u64>]) -> ();
     remove(epoch: Epoch, pack: PackId) -> ();
     sync() -> ();
@@ -134,6 +135,31 @@ fn after_a_power_cut_objects_are_whole_and_what_was_synced_is_there() {
             assert_eq!(buf, contents(pack, 1), "seed {seed} pack {pack}");
         }
     }
+}
+
+/// Who believed a mark of before would take a hole for data.
+#[test]
+fn after_a_power_cut_nothing_is_punched_that_the_mark_does_not_say() {
+    let (mut marked, mut punched) = (0, 0);
+    for seed in 0..400 {
+        let sim = sim::SimEnv::new(seed);
+        let dir = Path::new("/brick");
+        let brick = LocalBrick::open(sim.env(), dir).unwrap();
+        brick.put(Epoch(1), PackId(1), &[7; 16_384]).unwrap();
+        brick.sync().unwrap();
+        sim.crash_after(1 + seed % 4);
+        let hole = 4096..16_384;
+        let _ = brick.trim(Epoch(1), PackId(1), (512, &[1; 512]), &[hole]);
+        sim.power_cut();
+        let brick = LocalBrick::open(sim.env(), dir).unwrap();
+        let mut now = [0; 16_384];
+        brick.read(PackId(1), 0, &mut now).unwrap();
+        let (mark, hole) = (now[512] == 1, now[4096..] != [7; 12_288]);
+        assert!(mark || !hole, "seed {seed}: a hole without its mark");
+        marked += u32::from(mark);
+        punched += u32::from(hole);
+    }
+    assert!(marked > 100 && punched > 50, "{marked} {punched}");
 }
 
 #[test]

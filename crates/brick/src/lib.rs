@@ -25,6 +25,8 @@ pub trait Brick: Send + Sync {
     fn read(&self, pack: PackId, offset: u64, buf: &mut [u8]) -> Result<(), Error>;
     /// As [`read`](Self::read) if that needs no waiting, else `false`, quickly.
     fn try_read(&self, pack: PackId, offset: u64, buf: &mut [u8]) -> Result<bool, Error>;
+    /// Forgets what caches have of the object, if it is kept: the next read gets what the medium has.
+    fn refresh(&self, pack: PackId) -> Result<(), Error>;
     /// Replaces `mark.1` at offset `mark.0`, makes that durable, and only then gives the space of
     /// `holes` (byte ranges) back; the bytes there are undefined afterwards.
     fn trim(

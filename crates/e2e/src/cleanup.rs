@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Mutex, Once, PoisonError,
+        Arc, Mutex, Once, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -64,8 +64,11 @@ pub fn hold_if_interrupted() {
     }
 }
 
-/// A directory that goes away when this is dropped or the process is interrupted.
-pub struct Scratch {
+/// A directory that goes away when this and all its clones are dropped, or the process is interrupted.
+#[derive(Clone)]
+pub struct Scratch(Arc<Directory>);
+
+struct Directory {
     path: PathBuf,
 }
 
@@ -80,7 +83,7 @@ impl Scratch {
         lock().paths.push(path.clone());
         remove(&path);
         std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
-        Ok(Scratch { path })
+        Ok(Scratch(Arc::new(Directory { path })))
     }
 
     /// A new directory with a short, unique name under the system's directory for such: unix
@@ -94,13 +97,14 @@ impl Scratch {
             .tempdir()
             .context("making a temporary directory")?;
         lock().paths.push(dir.path().to_owned());
-        Ok(Scratch { path: dir.keep() })
+        let path = dir.keep();
+        Ok(Scratch(Arc::new(Directory { path })))
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     /// Moves the directory to `to`; it is then no longer temporary.
@@ -108,7 +112,7 @@ impl Scratch {
     /// # Errors
     /// It cannot be moved.
     pub fn keep_as(self, to: &Path) -> Result<()> {
-        std::fs::rename(&self.path, to).with_context(|| format!("making {}", to.display()))
+        std::fs::rename(self.path(), to).with_context(|| format!("making {}", to.display()))
     }
 }
 
@@ -116,14 +120,14 @@ impl Scratch {
     /// Leaves the directory where it is, for good.
     #[must_use]
     pub fn leave(self) -> PathBuf {
-        lock().paths.retain(|path| path != &self.path);
-        let path = self.path.clone();
+        lock().paths.retain(|path| path != self.path());
+        let path = self.path().to_owned();
         std::mem::forget(self);
         path
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Directory {
     fn drop(&mut self) {
         hold_if_interrupted();
         remove(&self.path);

@@ -8,10 +8,7 @@ use crate::{
     tools,
 };
 use anyhow::{Context, Result, ensure};
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -19,21 +16,25 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct SmallDisk {
     place: PathBuf,
     image: Scratch,
+    /// What it is mounted in: it can go only after it was unmounted.
+    _around: Scratch,
 }
 
 impl SmallDisk {
-    /// An empty ext4 of so many bytes, mounted at `place`, which is made. After an error of its own it
+    /// An empty ext4 of so many bytes, mounted at `name` in `around`, which is made. After an error of its own it
     /// becomes read-only, as systems are set up usually.
     ///
     /// # Errors
     /// It cannot be made or mounted; a test that needs it must not pass then.
-    pub fn new(place: &Path, bytes: u64) -> Result<Self> {
+    pub fn new(around: &Scratch, name: &str, bytes: u64) -> Result<Self> {
         tools::need(&["mkfs.ext4", "mount", "umount", "fsck.ext4", "fsfreeze"])?;
         cleanup::on_signals()?;
         let image = Scratch::temporary()?;
+        let place = around.path().join(name);
         let disk = SmallDisk {
-            place: place.to_owned(),
+            place: place.clone(),
             image,
+            _around: around.clone(),
         };
         let file = std::fs::File::create(disk.file()).context("making a disk's image")?;
         file.set_len(bytes)?;
@@ -44,8 +45,8 @@ impl SmallDisk {
             mkfs.args(["-q", "-F", "-m", "0"]).arg(disk.file()),
             LIMIT,
         )?;
-        std::fs::create_dir_all(place)?;
-        cleanup::add_mount(place.to_owned());
+        std::fs::create_dir_all(&place)?;
+        cleanup::add_mount(place.clone());
         disk.mount()?;
         // A store wants an empty directory.
         std::fs::remove_dir(place.join("lost+found"))?;

@@ -80,11 +80,11 @@ fn metric(daemon: &Daemon, name: &str) -> Result<u64> {
     Ok(line.context(name.to_owned())?.trim().parse()?)
 }
 
-/// A daemon whose store has a disk of its own. The daemon must be dropped first.
+/// A daemon whose store has a disk of its own.
 fn on_disk(mebibytes: u64) -> Result<(SmallDisk, Daemon)> {
     tools::need(&["nbdsh", "curl"])?;
     let scratch = Scratch::temporary()?;
-    let disk = SmallDisk::new(&scratch.path().join("store"), mebibytes * MIB)?;
+    let disk = SmallDisk::new(&scratch, "store", mebibytes * MIB)?;
     Ok((disk, Daemon::in_directory(scratch, &[])?))
 }
 
@@ -213,6 +213,9 @@ fn a_disk_that_stalls() -> Result<()> {
     let said = &daemon.json(&["store", "info"])?["problems"][0];
     ensure!(said.to_string().contains("the disk stalls"), "{said}");
     ensure!(flush.ended()?.is_none(), "it was not durable");
+    // Whoever looks at the disk looks now and then.
+    let logged = || Ok::<_, anyhow::Error>(daemon.log().contains("the disk stalls"));
+    ensure!(poll(SOON, logged)?, "nobody said so");
     disk.thaw()?;
     ensure!(flush.wait(LIMIT)?.success());
     ensure!(poll(SOON, || Ok::<_, anyhow::Error>(

@@ -99,6 +99,13 @@ pub trait File: Send + Sync {
     fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool>;
     /// Writes all of `data` at `offset`; the file grows if need be. Durable after [`sync_data`](Self::sync_data).
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Forgets what the page cache has of it, unless that is to be written yet: the next read gets what is on the medium.
+    ///
+    /// # Behavior
+    /// Who reads from nothing else has nothing to forget, as this body does.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes everything written before durable, with what is needed to read it back.
     ///
     /// # Behavior

@@ -295,6 +295,11 @@ impl File for RealFile {
         }
     }
 
+    fn forget_cached(&self) -> io::Result<()> {
+        let advice = rustix::fs::Advice::DontNeed;
+        Ok(rustix::fs::fadvise(&self.0, 0, None, advice)?)
+    }
+
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_all_at(data, offset)
     }

@@ -168,6 +168,10 @@ impl File for UringFile {
         self.file.try_read_at(offset, buf)
     }
 
+    fn forget_cached(&self) -> io::Result<()> {
+        self.file.forget_cached()
+    }
+
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.write_with(offset, data, 0)
     }

@@ -237,6 +237,10 @@ impl File for WatchedFile {
         self.file.try_read_at(offset, buf)
     }
 
+    fn forget_cached(&self) -> io::Result<()> {
+        self.file.forget_cached()
+    }
+
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.call("writing", || self.file.write_at(offset, data))
     }

@@ -133,6 +133,24 @@ fn a_failed_sync_ends_the_journal_until_it_is_opened_anew() {
     assert_eq!(again[..again.len() - 1], replayed);
 }
 
+/// The queue of a commit that failed is gone: who waits for a submit of it finds nothing left to write, and must not
+/// take that for durable.
+#[test]
+fn all_who_wait_for_a_commit_that_failed_are_told() {
+    let sim = machine();
+    let journal = fresh(&sim, config(64, 4));
+    let submit = |generation| journal.submit(ONE, EPOCH, vec![batch(generation, generation, 1)]);
+    log(&journal, 1, 1).unwrap();
+    let tickets = [2, 3, 4].map(|generation| submit(generation).unwrap());
+    sim.fail_next_sync();
+    for ticket in tickets.into_iter().chain(tickets) {
+        let failed = journal.wait(ticket).map_err(|e| e.kind());
+        assert_eq!(failed, Err(ErrorKind::Failed));
+        assert!(journal.has_failed());
+    }
+    assert_eq!(submit(5).unwrap_err().kind(), ErrorKind::Failed);
+}
+
 #[test]
 fn without_space_a_submit_keeps_its_place() {
     let sim = machine();

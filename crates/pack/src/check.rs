@@ -97,12 +97,17 @@ impl PackStore {
     }
 
     /// Checks a pack: its header and tables, every frame that has live blocks against its checksum; if `deep`
-    /// also that frames decompress, and that live blocks have the hashes they should.
+    /// also that frames decompress, and that live blocks have the hashes they should, and all that as it is on the
+    /// medium, whatever the page cache has.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; those of the brick. Damage is no error, but reported.
     pub fn verify(&self, pack: PackId, deep: bool) -> Result<PackReport, Error> {
         let mut report = PackReport::default();
+        if deep {
+            let fresh = self.brick.refresh(pack);
+            fresh.map_err(|e| Error::brick("refreshing", e).of_pack(pack))?;
+        }
         let checked = self.verify_pack(pack, deep, &mut report);
         if let Err(error) = checked {
             if error.kind() != ErrorKind::Damaged {

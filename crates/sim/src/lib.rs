@@ -171,6 +171,12 @@ impl SimEnv {
         }
     }
 
+    /// How many regions of shared memory there are.
+    #[must_use]
+    pub fn shared_memory(&self) -> usize {
+        self.world.lock().memory.len()
+    }
+
     /// The disk has `total` bytes; writes that need more fail with ENOSPC, having done what there was space for.
     pub fn set_space(&self, total: u64) {
         self.world.lock().space = Some(total);

@@ -1,15 +1,20 @@
 //! The way of a frozen generation into packs, and the move of the root.
 
 use crate::{
-    error::Error,
+    error::{Error, ErrorKind},
     layer::Layer,
     nodes::{Nodes, Sink},
+    store::Shared,
     volume::{Committed, Rooted, Volume, Wanted},
 };
 use catalog::{Change, VolumeRecord};
 use format::RootNote;
 use std::{ops::Range, sync::Arc};
+use sync::atomic::Ordering::Relaxed;
 use types::{BlockIndex, Generation, Pointer, SharedBlock, is_zero_block};
+
+/// Blocks that are written before somebody looks whether it is still worth it; as many as full packs are put together.
+const BLOCKS_AT_ONCE: usize = 16 << 10;
 
 /// What a destage produced, before anybody was told.
 struct Destaged {
@@ -99,7 +104,11 @@ impl Volume {
             .into_iter()
             .partition(|(_, block)| is_zero_block(block));
         let (indexes, blocks): (Vec<u64>, Vec<SharedBlock>) = stored.into_iter().unzip();
-        let pointers = writer.write_blocks(&blocks)?;
+        let mut pointers = Vec::with_capacity(blocks.len());
+        for blocks in blocks.chunks(BLOCKS_AT_ONCE) {
+            self.shared.check_hurry()?;
+            pointers.extend(writer.write_blocks(blocks)?);
+        }
         let mut writes: Vec<(BlockIndex, Pointer)> = indexes
             .iter()
             .zip(&pointers)
@@ -124,6 +133,7 @@ impl Volume {
         let mapped_blocks = record.mapped_blocks + updated.mapped;
         record.mapped_blocks = mapped_blocks.saturating_sub(updated.unmapped);
         writer.note(&note_of(&record));
+        self.shared.check_hurry()?;
         Ok(Destaged {
             rooted: Rooted {
                 root: record.root,
@@ -178,6 +188,16 @@ impl Volume {
         drop(destaged.written);
         // A large map is freed after the locks are.
         drop(old);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Destages end here when the background is to end: the journal is faster.
+    fn check_hurry(&self) -> Result<(), Error> {
+        if self.hurry.load(Relaxed) {
+            return Err(Error::new(ErrorKind::Closed, "the store is closing"));
+        }
         Ok(())
     }
 }

@@ -28,6 +28,19 @@ impl Volume {
         self.wait_logged(logged)
     }
 
+    /// Makes everything that was written durable before the process ends, with as little work as can be: into the
+    /// journal, however much it is; into packs only if it does not get there.
+    pub(crate) fn keep(self: &Arc<Self>) -> Result<(), Error> {
+        let logged = self.log_up_to(&mut self.state.write(), u64::MAX);
+        match logged.and_then(|logged| self.wait_logged(logged)) {
+            Err(e) => {
+                tracing::warn!(volume = %self.id, error = ?e, "the journal does not take what is dirty: it is destaged");
+                self.settle_now()
+            }
+            kept => kept,
+        }
+    }
+
     pub(crate) fn wait_logged(self: &Arc<Self>, logged: Logged) -> Result<(), Error> {
         match logged {
             Logged::Journal(None) => Ok(()),
@@ -49,6 +62,11 @@ impl Volume {
     /// Hands what the journal has not to it. Under the lock, so that submits of a volume are in the
     /// order of its history; the layers' logs are cleared only once the journal has taken them.
     pub(crate) fn log(&self, state: &mut State) -> Result<Logged, Error> {
+        self.log_up_to(state, self.shared.config.flush_destage_bytes)
+    }
+
+    /// The same; more than `most` bytes are to be destaged instead.
+    fn log_up_to(&self, state: &mut State, most: u64) -> Result<Logged, Error> {
         let logs = || {
             state
                 .frozen
@@ -68,20 +86,10 @@ impl Volume {
         if logs().all(|log| log.is_empty()) {
             return Ok(Logged::Journal(state.ticket));
         }
-        if logs().map(|log| log.bytes()).sum::<u64>() > self.shared.config.flush_destage_bytes {
+        if logs().map(|log| log.bytes()).sum::<u64>() > most {
             return Ok(Logged::Destage(state.freeze()));
         }
         self.submit(state)
-    }
-
-    /// As [`flush`](Self::flush), but never into packs: where destaging fails.
-    pub(crate) fn flush_to_journal(&self) -> Result<(), Error> {
-        let logged = self.submit(&mut self.state.write())?;
-        match logged {
-            Logged::Journal(None) => Ok(()),
-            Logged::Journal(Some(ticket)) => Ok(self.shared.journal.wait(ticket)?),
-            Logged::Destage(_) => Err(Error::new(ErrorKind::NoSpace, "the journal is full")),
-        }
     }
 
     fn submit(&self, state: &mut State) -> Result<Logged, Error> {

@@ -19,7 +19,7 @@ use catalog_redb::RedbCatalog;
 use env::{Env, Lock, LockError, Watch};
 use pack::PackStore;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
-use sync::{Mutex, RwLock};
+use sync::{Mutex, RwLock, atomic::AtomicBool};
 use types::StoreId;
 use write_buffer::{Survivor, WriteBuffer};
 
@@ -149,29 +149,23 @@ impl Store {
         let packs = open_packs(&manifest, &config, &catalog, &brick, epoch);
         let mut recovered = Recovered::new(catalog.volumes()?);
         let (buffer, survivors) = open_buffer(env, &manifest, &mut config)?;
-        let exists = env.files.exists(&dir.join("journal"));
-        if !exists.map_err(io("cannot look for the journal"))? {
-            return Err(Error::new(
-                ErrorKind::Damaged,
-                "the journal's directory is missing",
-            ));
-        }
-        let journal = journal::Journal::open(
-            env,
-            &dir.join("journal"),
-            manifest.id,
-            journal_config(&config),
-            &mut |replayed| {
-                recovered.replay(replayed);
-                Ok(())
-            },
-        )?;
-        recovered.overlay(&buffer, survivors);
-        let gaps = recovered.gaps(&*catalog)?;
-        if !gaps.is_empty() {
-            accept(&gaps)?;
-            recovered.forget_after(&gaps, &*catalog)?;
-        }
+        let new = survivors.is_empty();
+        let recover = || {
+            let journal = open_journal(env, dir, &manifest, &config, &mut recovered)?;
+            recovered.overlay(&buffer, survivors);
+            let gaps = recovered.gaps(&*catalog)?;
+            if !gaps.is_empty() {
+                accept(&gaps)?;
+                recovered.forget_after(&gaps, &*catalog)?;
+            }
+            Ok((journal, gaps))
+        };
+        let (journal, gaps) = recover().inspect_err(|_: &Error| {
+            if new {
+                // It was made just now.
+                let _ = buffer.remove();
+            }
+        })?;
         buffer.adopt(epoch, recovered.survived());
         let shared = Arc::new(Shared {
             env: env.clone(),
@@ -190,6 +184,7 @@ impl Store {
             ailments: Ailments::default(),
             watch,
             work: WorkQueue::default(),
+            hurry: AtomicBool::new(false),
             volumes: Mutex::new(BTreeMap::new()),
             roots: RwLock::new(()),
             pins: Arc::new(RootPins::default()),
@@ -319,6 +314,28 @@ pub(crate) fn journal_config(config: &Config) -> journal::Config {
         segment_bytes,
         capacity_bytes: config.journal_bytes,
     }
+}
+
+/// Opens the journal, and has `recovered` take what is in it.
+fn open_journal(
+    env: &Env,
+    dir: &Path,
+    manifest: &Manifest,
+    config: &Config,
+    recovered: &mut Recovered,
+) -> Result<journal::Journal, Error> {
+    let dir = dir.join("journal");
+    let exists = env.files.exists(&dir);
+    if !exists.map_err(io("cannot look for the journal"))? {
+        let message = "the journal's directory is missing";
+        return Err(Error::new(ErrorKind::Damaged, message));
+    }
+    let replay = &mut |replayed| {
+        recovered.replay(replayed);
+        Ok(())
+    };
+    let journal = journal::Journal::open(env, &dir, manifest.id, journal_config(config), replay);
+    Ok(journal?)
 }
 
 fn open_packs(

@@ -24,7 +24,7 @@ use std::{
 };
 use sync::{
     Mutex, RwLock,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread::JoinHandle,
 };
 use types::{Epoch, Name, Root, VolumeId, VolumeRef};
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) ailments: Ailments,
     pub(crate) watch: Arc<Watch>,
     pub(crate) work: WorkQueue,
+    /// The background is to end: destages give up.
+    pub(crate) hurry: AtomicBool,
     /// Held while a volume is brought into use, so that there is never more than one of it.
     pub(crate) volumes: Mutex<BTreeMap<VolumeId, Arc<Volume>>>,
     /// Held shared by who carries a root from one place of the catalog to another, and exclusively by who
@@ -308,31 +310,64 @@ impl Store {
         Ok(self.shared.pin(rooted.root, size, owner))
     }
 
-    /// Destages everything, for a store that then closes or is looked at from outside. What cannot be
-    /// destaged is flushed to the journal.
+    /// Destages everything, for who looks at the packs.
     ///
     /// # Errors
     /// The first that destaging meets; every volume was tried.
     pub fn settle_all(&self) -> Result<(), Error> {
+        self.for_all("destaging failed", |volume| volume.settle_now())
+    }
+
+    /// Makes all that was answered durable with as little work as can be: in the journal, and in packs what it has no
+    /// room for. To be called before [`close`](Self::close) as well, while clients are served: little is left to it
+    /// then.
+    ///
+    /// # Errors
+    /// The first; every volume was tried.
+    pub fn keep_all(&self) -> Result<(), Error> {
+        self.for_all("what was not flushed is not durable", Volume::keep)
+    }
+
+    fn for_all(
+        &self,
+        failed: &str,
+        what: impl Fn(&Arc<Volume>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut all = Ok(());
         for volume in self.shared.open_volumes() {
-            if let Err(e) = volume.settle_now() {
-                tracing::error!(volume = %volume.id, error = ?e, "destaging failed");
-                if let Err(e) = volume.flush_to_journal() {
-                    tracing::error!(volume = %volume.id, error = ?e, "what was not flushed is not durable");
-                }
+            if let Err(e) = what(&volume) {
+                tracing::error!(volume = %volume.id, error = ?e, "{failed}");
                 all = all.and(Err(e));
             }
         }
         all
     }
 
-    /// Ends the background's work and destages what is left. Nothing that was flushed is lost if this fails or is
-    /// never called.
+    /// Ends the background's work and makes all that was answered durable, flushed or not. What is not in packs is in
+    /// the journal: who opens the store next goes on with it, wherever that is. Nothing that was flushed is lost if
+    /// this fails or is never called.
     ///
     /// # Errors
-    /// The first that destaging meets: the journal has what could not be destaged, if it had room.
+    /// The first that making it durable meets. The write buffer stays then.
     pub fn close(&self) -> Result<(), Error> {
+        self.end_background();
+        // Most of it before, so that clients are served for as long as can be.
+        let kept = self.keep_all();
+        for volume in self.shared.open_volumes() {
+            let _managing = volume.manage.lock();
+            volume.state.write().closed = true;
+        }
+        let kept = kept.and_then(|()| self.keep_all());
+        if kept.is_ok() {
+            self.forget_buffer();
+        }
+        kept
+    }
+
+    /// Ends the threads. A destage that is under way is given up: what it was to write is in memory, and the packs
+    /// that it has put are not named yet.
+    fn end_background(&self) {
+        self.shared.hurry.store(true, Relaxed);
         self.shared.work.close();
         self.shared.budget.close();
         self.shared.buffer.close();
@@ -341,21 +376,14 @@ impl Store {
                 tracing::error!("a background thread had panicked");
             }
         }
-        // Most of it before, so that clients are served for as long as can be.
-        let settled = self.settle_all();
-        for volume in self.shared.open_volumes() {
-            let _managing = volume.manage.lock();
-            volume.state.write().closed = true;
+        self.shared.hurry.store(false, Relaxed);
+    }
+
+    /// Nothing that is in the write buffer is needed any more.
+    fn forget_buffer(&self) {
+        if let Err(e) = self.shared.buffer.remove() {
+            tracing::warn!(error = %e, "the write buffer cannot be removed");
         }
-        let settled = settled.and_then(|()| self.settle_all());
-        if settled.is_ok()
-            && let Err(e) = self.shared.buffer.remove()
-        {
-            tracing::warn!(error = %e, "the write buffer, which is empty, cannot be removed");
-        }
-        // Volumes and what they share refer to each other.
-        self.shared.volumes.lock().clear();
-        settled
     }
 }
 
@@ -410,13 +438,12 @@ impl Shared {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // Who drops without closing (a crash in a simulation) loses what was not flushed.
-        self.shared.work.close();
-        self.shared.budget.close();
-        self.shared.buffer.close();
-        for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
+        // Who drops without closing (a crash in a simulation) leaves what is dirty to the write buffer, if there is any.
+        self.end_background();
+        if self.shared.buffer.is_unused() {
+            self.forget_buffer();
         }
+        // Volumes and what they share refer to each other.
         self.shared.volumes.lock().clear();
     }
 }

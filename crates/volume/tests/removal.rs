@@ -169,7 +169,8 @@ fn a_store_that_cannot_destage_closes_into_its_journal() {
         device.write(4096, &data, Durability::Volatile).unwrap();
     }
     fill_up(&sim);
-    store.close().unwrap_err();
+    store.settle_all().unwrap_err();
+    store.close().unwrap();
     drop(store);
     sim.power_cut();
     sim.set_space(1 << 40);

@@ -121,7 +121,13 @@ impl WriteBuffer {
         }
     }
 
-    /// Forgets the buffer: everything that was in it is in packs.
+    /// Whether nobody holds anything of it: nothing would survive.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.0.as_ref().is_none_or(|slots| slots.is_unused())
+    }
+
+    /// Forgets the buffer: nothing that is in it is needed any more.
     ///
     /// # Errors
     /// If the region cannot be removed.

@@ -227,6 +227,10 @@ impl Slots {
         }
     }
 
+    pub(crate) fn is_unused(&self) -> bool {
+        self.state.lock().all_free()
+    }
+
     pub(crate) fn remove(&self) -> Result<(), Error> {
         Ok(self.memory.remove(&self.name)?)
     }

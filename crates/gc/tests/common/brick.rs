@@ -142,6 +142,10 @@ impl Brick for MemBrick {
         self.read(pack, offset, buf).map(|()| true)
     }
 
+    fn refresh(&self, _: PackId) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn trim(
         &self,
         _: Epoch,

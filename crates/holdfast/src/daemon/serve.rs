@@ -101,6 +101,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let served = run_api(&daemon, listener);
     stop.0.store(true, Relaxed);
     tracing::info!("ending");
+    keep_while_serving(&store);
     let cut = daemon.nbd.shutdown(PATIENCE);
     if cut > 0 {
         tracing::warn!(connections = cut, "requests were cut off");
@@ -116,6 +117,16 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     closed?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Makes durable what is dirty, and then what came in meanwhile: little is left to do while clients wait.
+fn keep_while_serving(store: &Store) {
+    for _ in 0..2 {
+        if store.keep_all().is_err() {
+            // It was logged, and is tried again.
+            return;
+        }
+    }
 }
 
 /// The size of the file system that a store is on; a large one where there is no telling.

@@ -169,6 +169,7 @@ impl Machine {
 
     /// Nothing is in memory afterwards.
     pub(crate) fn restart(&mut self) {
+        self.store.settle_all().unwrap();
         self.store.close().unwrap();
         self.crash();
     }

@@ -75,6 +75,9 @@ fn die(machine: &mut Machine, dice: &mut Dice, in_order: bool) -> End {
     if end == End::Closed {
         machine.sim.heal();
         if in_order && machine.close().is_ok() {
+            if dice.roll(2) == 0 {
+                machine.sim.power_cut();
+            }
             return End::Closed;
         }
         machine.crash(End::Killed);

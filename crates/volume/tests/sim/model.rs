@@ -7,7 +7,7 @@ use types::VolumeId;
 /// How a life of the store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// In order.
+    /// In order: whatever comes next, all that was answered is there.
     Closed,
     /// The process was killed, and what it had in memory outlived it.
     Killed,

@@ -40,6 +40,7 @@ fn start_of(mib: u64) -> u64 {
     for n in 0..mib {
         disk.write(n << 20, &noise(n, 256), Volatile).unwrap();
     }
+    store.settle_all().unwrap();
     store.close().unwrap();
     drop((disk, store));
     // A stall of no time is met by every I/O and does nothing: it counts.

@@ -1,5 +1,6 @@
-//! Stores on disks that are full or sick.
+//! Stores on disks that are full or sick, and how they end.
 
+mod ending;
 mod full;
 mod quota;
 mod sick;

@@ -8,7 +8,7 @@ use sim::{Fault, Injection, SimEnv};
 use std::time::Duration;
 use volume::{Config, Store};
 
-fn inject(sim: &SimEnv, fault: Fault, file: &str, skip: u64, times: u64) {
+pub(crate) fn inject(sim: &SimEnv, fault: Fault, file: &str, skip: u64, times: u64) {
     sim.inject(Injection {
         fault,
         file: file.to_owned(),
@@ -17,7 +17,7 @@ fn inject(sim: &SimEnv, fault: Fault, file: &str, skip: u64, times: u64) {
     });
 }
 
-fn write(device: &dyn BlockDevice, index: u64, tag: u32) {
+pub(crate) fn write(device: &dyn BlockDevice, index: u64, tag: u32) {
     let done = device.write(index * BLOCK, &block(tag), Durability::Volatile);
     done.unwrap();
 }
