@@ -14,11 +14,13 @@
 mod error;
 mod look;
 mod place;
+mod qcow2;
 mod raw;
 
 pub use error::{Error, ErrorKind};
 pub use look::{Found, look};
 pub use place::{Place, Roots, disk_path};
+pub use qcow2::{Qcow2Disk, Snapshot};
 pub use raw::RawDisk;
 
 use block::BlockDevice;
@@ -51,6 +53,36 @@ pub trait Disk: BlockDevice {
     /// # Errors
     /// [`ErrorKind::Invalid`] if its format cannot do that.
     fn resize(&self, size: u64) -> Result<(), Error>;
+
+    /// Its own snapshots, in no order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`].
+    fn snapshots(&self) -> Result<Vec<Snapshot>, Error>;
+
+    /// Takes one, while it is in use; `now_s` are seconds since the Unix epoch. The name is free.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if its format has none, [`ErrorKind::NoSpace`]: the disk stays as it is then.
+    fn create_snapshot(&self, name: &str, now_s: u32) -> Result<(), Error>;
+
+    /// Removes one.
+    ///
+    /// # Errors
+    /// As [`create_snapshot`](Self::create_snapshot).
+    fn remove_snapshot(&self, name: &str) -> Result<(), Error>;
+
+    /// Sets the disk back to one, its size included.
+    ///
+    /// # Errors
+    /// As [`create_snapshot`](Self::create_snapshot), and [`ErrorKind::NotFound`].
+    fn apply_snapshot(&self, name: &str) -> Result<(), Error>;
+
+    /// One of them, to be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    fn open_snapshot(self: Arc<Self>, name: &str) -> Result<Arc<dyn BlockDevice>, Error>;
 }
 
 /// Opens a disk of `size` bytes whose file is there.
@@ -82,8 +114,32 @@ pub fn open(env: &Env, place: &Place, how: Open, size: u64) -> Result<Arc<dyn Di
             }
             Ok(Arc::new(RawDisk::new(file, size, how.read_only)))
         }
-        FileFormat::Qcow2 => Err(Error::new(ErrorKind::Invalid, "qcow2 is not served yet")),
+        FileFormat::Qcow2 => {
+            let disk = Qcow2Disk::open(file, how.read_only, size);
+            let disk = disk.map_err(|e| Error::io(place, "cannot be opened", e))?;
+            if disk.info().size < size {
+                let is = disk.info().size;
+                let why = format!("{place} is a disk of {is} bytes and should have {size}");
+                return Err(Error::new(ErrorKind::Damaged, why));
+            }
+            Ok(Arc::new(disk))
+        }
     }
+}
+
+/// The snapshots of a disk, in the order in which they were taken, whether it is open or not; none of one that is raw.
+///
+/// # Errors
+/// As [`look`].
+pub fn snapshots(env: &Env, place: &Place, format: FileFormat) -> Result<Vec<Snapshot>, Error> {
+    if format == FileFormat::Raw {
+        return Ok(Vec::new());
+    }
+    let options = OpenOptions::default();
+    env.files
+        .open_below(&place.root, &place.path, options, env::Driver::Threads)
+        .and_then(|file| qcow2::list_snapshots(&*file))
+        .map_err(|e| Error::io(place, "cannot be read", e))
 }
 
 /// Makes an empty disk of `size` bytes: a sparse file, durable with its name when this returns.
@@ -102,7 +158,11 @@ pub fn create(env: &Env, place: &Place, size: u64, how: Open) -> Result<(), Erro
         .files
         .open_below(&place.root, &place.path, options, driver(how.driver))
         .map_err(|e| Error::io(place, "cannot be made", e))?;
-    let made = file.set_len(size).and_then(|()| file.sync_data());
+    let made = match how.format {
+        FileFormat::Raw => file.set_len(size),
+        FileFormat::Qcow2 => qcow2::create(&file, size),
+    };
+    let made = made.and_then(|()| file.sync_data());
     let made = made
         .map_err(|e| Error::io(place, "cannot be made", e))
         .and_then(|()| place.sync(env));

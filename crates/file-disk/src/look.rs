@@ -3,6 +3,7 @@
 use crate::{
     error::{Error, ErrorKind},
     place::Place,
+    qcow2::Meta,
 };
 use env::{Env, File, OpenOptions};
 use std::io;
@@ -21,6 +22,8 @@ pub struct Found {
     pub len: u64,
     /// Bytes of storage that the file takes.
     pub allocated: u64,
+    /// Why it cannot be used in place, if it cannot.
+    pub trouble: Option<String>,
 }
 
 /// Looks at a file that nobody may be using.
@@ -58,6 +61,10 @@ pub(crate) fn of_file(file: &dyn File) -> io::Result<Found> {
         size: if qcow2 { u64::from_be_bytes(size) } else { len },
         len,
         allocated,
+        trouble: match qcow2 {
+            true => Meta::read(file).err().map(|e| e.to_string()),
+            false => None,
+        },
     })
 }
 

@@ -1,6 +1,6 @@
 //! A disk whose bytes are those of a file.
 
-use crate::{Disk, error::of_device};
+use crate::{Disk, Snapshot, error::of_device};
 use block::{
     BlockDevice, DeviceInfo, Durability, Error, ErrorKind, Extent, ExtentKind, check_range,
 };
@@ -160,6 +160,31 @@ impl Disk for RawDisk {
         self.size.store(size, Relaxed);
         Ok(())
     }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, crate::Error> {
+        Ok(Vec::new())
+    }
+
+    fn create_snapshot(&self, _: &str, _: u32) -> Result<(), crate::Error> {
+        Err(no_snapshots())
+    }
+
+    fn remove_snapshot(&self, _: &str) -> Result<(), crate::Error> {
+        Err(no_snapshots())
+    }
+
+    fn apply_snapshot(&self, _: &str) -> Result<(), crate::Error> {
+        Err(no_snapshots())
+    }
+
+    fn open_snapshot(self: Arc<Self>, _: &str) -> Result<Arc<dyn BlockDevice>, crate::Error> {
+        Err(no_snapshots())
+    }
+}
+
+fn no_snapshots() -> crate::Error {
+    let why = "a raw image has no snapshots; a qcow2 image has";
+    crate::Error::new(crate::ErrorKind::Invalid, why)
 }
 
 impl BlockDevice for RawDisk {

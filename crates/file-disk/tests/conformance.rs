@@ -64,6 +64,11 @@ fn raw_by_threads_conforms() {
 }
 
 #[test]
+fn qcow2_conforms() {
+    conforms(FileFormat::Qcow2, FileDriver::Threads);
+}
+
+#[test]
 fn raw_by_io_uring_conforms() {
     conforms(FileFormat::Raw, FileDriver::IoUring);
 }

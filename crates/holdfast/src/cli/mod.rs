@@ -127,7 +127,8 @@ fn serve_store(socket: std::path::PathBuf, serve: args::Serve) -> Result<(), Fai
 }
 
 fn start_log(format: args::LogFormat, filter: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(filter)
+    // What it warns of is what we ask it for: that freed clusters are left alone.
+    let filter = EnvFilter::try_new(format!("imago=error,{filter}"))
         .map_err(|e| Failure::usage(format!("'{filter}' is no log filter: {e}")))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -75,7 +75,10 @@ impl Daemon {
             record.mapped_blocks = self.files.allocated(file) / BLOCK_SIZE as u64;
             self.files.info(file)
         });
-        let snapshots = self.snapshot_count(record.id)?;
+        let snapshots = match record.backend.file() {
+            Some(file) => self.files.snapshot_names(file).len() as u64,
+            None => self.snapshot_count(record.id)?,
+        };
         let connections = self.connections_of(&record.name);
         let dirty = self.store.dirty(record.id);
         Ok(convert::volume(record, snapshots, connections, dirty, file))
@@ -327,6 +330,10 @@ impl Control for Daemon {
 
     fn snapshots(&self, volume: &str) -> Result<Vec<Snapshot>> {
         let name = convert::name(volume)?;
+        let record = self.find(volume)?;
+        if let Some(file) = record.backend.file() {
+            return self.file_snapshots(&record, file);
+        }
         let snapshots = self.store.snapshots(&name).map_err(convert::api_error)?;
         Ok(snapshots
             .into_iter()
@@ -335,8 +342,11 @@ impl Control for Daemon {
     }
 
     fn create_snapshot(&self, volume: &str, request: &CreateSnapshot) -> Result<Snapshot> {
-        files::refuse_for_file(&self.find(volume)?, "snapshots")?;
+        let record = self.find(volume)?;
         let (volume, name) = (convert::name(volume)?, convert::name(&request.name)?);
+        if let Some(file) = record.backend.file() {
+            return self.create_file_snapshot(&record, file, &name);
+        }
         let snapshot = self
             .store
             .create_snapshot(&volume, &name)
@@ -354,6 +364,10 @@ impl Control for Daemon {
             let error = ApiError::new(ErrorCode::InUse, format!("'{r}' is being read by a client"));
             return Err(error.hint("disconnect it first; 'holdfast nbd status' lists clients"));
         }
+        let record = self.find(volume.as_str())?;
+        if let Some(file) = record.backend.file() {
+            return self.remove_file_snapshot(&record, file, &snapshot);
+        }
         self.note_removal();
         self.store
             .remove_snapshot(&volume, &snapshot)
@@ -362,8 +376,11 @@ impl Control for Daemon {
 
     fn rollback(&self, volume: &str, snapshot: &str) -> Result<Volume> {
         let (volume, snapshot) = (convert::name(volume)?, convert::name(snapshot)?);
-        files::refuse_for_file(&self.find(volume.as_str())?, "snapshots")?;
+        let record = self.find(volume.as_str())?;
         self.refuse_in_use(&volume, "rolled back")?;
+        if let Some(file) = record.backend.file() {
+            return self.roll_back_file(&record, file, &snapshot);
+        }
         self.note_removal();
         self.describe(
             self.store
@@ -453,6 +470,9 @@ impl Control for Daemon {
         let Some(name) = &source.snapshot else {
             return Ok(record.size);
         };
+        if let Some(file) = record.backend.file() {
+            return Ok(self.file_snapshot(&record, file, name.as_str())?.size);
+        }
         let snapshot = self.store.catalog().find_snapshot(record.id, name);
         let snapshot = snapshot.map_err(|e| convert::api_error(e.into()))?;
         let missing = || {

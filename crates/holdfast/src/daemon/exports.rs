@@ -25,6 +25,10 @@ impl Exports for StoreExports {
             .filter(|volume| volume.trashed.is_none())
         {
             names.push(volume.name.to_string());
+            if let Some(file) = volume.backend.file() {
+                let snapshots = self.files.snapshot_names(file);
+                names.extend(snapshots.iter().map(|s| format!("{}@{s}", volume.name)));
+            }
             let snapshots = catalog.snapshots(volume.id).unwrap_or_default();
             names.extend(
                 snapshots
@@ -42,14 +46,10 @@ impl Exports for StoreExports {
         if let Ok(record) = self.store.find(&r.volume)
             && let Some(file) = record.backend.file()
         {
-            if r.snapshot.is_some() {
-                return Err(gone());
-            }
-            let disk = self.files.device(&record, file).map_err(|e| {
+            return self.files.open(&record, file, &r).map_err(|e| {
                 tracing::error!(volume = %r, error = %e, "cannot be opened");
                 e.into_block("open")
-            })?;
-            return Ok(disk);
+            });
         }
         self.store.device(&r).map_err(|e| e.into_block("open"))
     }

@@ -2,6 +2,7 @@
 
 mod convert;
 mod moves;
+mod snapshots;
 mod verify;
 
 use super::{control::Daemon, convert as words};
@@ -173,12 +174,6 @@ impl Daemon {
         })
     }
 
-    /// The device of a volume that is a file; none if its data are in the store.
-    pub(crate) fn file_device(&self, record: &VolumeRecord) -> Result<Option<Arc<dyn Disk>>> {
-        let open = |file| self.files.device(record, file).map_err(api_error);
-        record.backend.file().map(open).transpose()
-    }
-
     /// Makes a volume that is a file, or takes the file that is there.
     pub(crate) fn create_file_volume(
         &self,
@@ -268,6 +263,14 @@ impl Daemon {
             .is_some_and(|on| on != record.properties.read_only)
         {
             self.refuse_in_use(&record.name, "made read-only or writable")?;
+        }
+        if file.format == FileFormat::Qcow2 && request.size.is_some_and(|size| size < record.size) {
+            let message = format!(
+                "'{}' is a qcow2 image, which is not made smaller in place",
+                record.name
+            );
+            return Err(ApiError::new(ErrorCode::Invalid, message)
+                .hint("convert it to the store, resize it there, and convert it back"));
         }
         let mut name = record.name.clone();
         if let Some(new) = &request.name {

@@ -101,7 +101,7 @@ fn run_export(
 ) -> Result<()> {
     let (store, env) = (&daemon.store, &daemon.env);
     let record = daemon.find(source.volume.as_str())?;
-    let exported = match daemon.file_device(&record)? {
+    let exported = match daemon.file_device(&record, source)? {
         None => image::export(store, env, source, target, work),
         Some(disk) => {
             let label = source.to_string();

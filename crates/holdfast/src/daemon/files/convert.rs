@@ -110,6 +110,13 @@ impl Daemon {
         work: Work<'_>,
     ) -> Result<VolumeRecord> {
         let disk = self.files.device(record, file).map_err(api_error)?;
+        if !disk.snapshots().map_err(api_error)?.is_empty() {
+            let message = format!(
+                "'{}' has snapshots, which the store cannot take over",
+                record.name
+            );
+            return Err(ApiError::new(ErrorCode::Refused, message).hint("remove them first"));
+        }
         let mut ingest = self
             .store
             .convert_to_store(record)

@@ -34,9 +34,9 @@ impl Daemon {
         let how = Open {
             format: found.format,
             driver,
-            read_only: false,
+            read_only: true,
         };
-        // Opened and closed: nobody else has it.
+        // Opened and closed, without a change: nobody writes it.
         file_disk::open(&self.env, place, how, found.size).map_err(api_error)?;
         Ok((found.size, file))
     }
@@ -44,6 +44,11 @@ impl Daemon {
     fn check_found(&self, place: &Place, found: &Found, format: Option<FileFormat>) -> Result<()> {
         if let Some(format) = format {
             found.check_format(place, format).map_err(api_error)?;
+        }
+        if let Some(trouble) = &found.trouble {
+            let message = format!("{place} cannot be used in place: {trouble}");
+            return Err(ApiError::new(ErrorCode::Invalid, message)
+                .hint("'holdfast volume import' copies it into the store"));
         }
         found.check_size(place).map_err(api_error)
     }

@@ -97,6 +97,13 @@ impl Files {
         if let Some((severity, message)) = size(record, file, &place, &found) {
             add(severity, "EFILESIZE", message);
         }
+        if let Some(trouble) = found.trouble.filter(|_| file.format == FileFormat::Qcow2) {
+            add(
+                Severity::Error,
+                "EFILEDAMAGED",
+                format!("{place}: {trouble}"),
+            );
+        }
     }
 
     /// Files named as those of volumes that no volume has.
