@@ -48,6 +48,7 @@ impl Daemon {
             // The image does not say.
             used: 0,
             created_ms: u64::from(snapshot.taken_s) * 1000,
+            group: None,
         });
         Ok(told.collect())
     }
