@@ -77,7 +77,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 trashed,
                 quota: Some(1 << 29),
                 vhost_queues: 0,
-                backend: Backend::Store,
+                backend: catalog::Backend::Store,
             }),
         );
     }

@@ -1,5 +1,7 @@
 //! Every kind of file disk does what a block device must do.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should end")]
+
 use block::{BlockDevice, Durability, ErrorKind, conformance};
 use env::Env;
 use file_disk::{Open, Place, create, open};
@@ -81,7 +83,7 @@ fn long_requests_go_in_pieces_and_come_back_whole() {
     let how = how(FileFormat::Raw, FileDriver::IoUring);
     create(&env, &place, 16 << 20, how).unwrap();
     let disk = open(&env, &place, how, 16 << 20).unwrap();
-    let data: Vec<u8> = (0..9_000_001_u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..9_000_001_u32).map(|n| ((n * 7) >> 3) as u8).collect();
     disk.write(12_345, &data, Durability::Durable).unwrap();
     let mut back = vec![0; data.len()];
     disk.read(12_345, &mut back).unwrap();

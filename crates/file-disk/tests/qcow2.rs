@@ -1,5 +1,7 @@
 //! qcow2 images in place, with qemu-img and qemu-io as the oracle, and on machines that die.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should end")]
+
 use block::{BlockDevice, Durability, ExtentKind};
 use env::Env;
 use file_disk::{Disk, Open, Place, create, open};
