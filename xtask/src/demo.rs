@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     cleanup::Scratch,
     daemon::Daemon,
-    guest::{Guest, NbdDisk},
+    guest::{Disk, Guest, VhostDisk},
     image::{self, Image},
     paths,
     qemu::{self, Qemu},
@@ -21,6 +21,8 @@ use table::Figures;
 
 /// How long a guest may take for a command; emulation is slow.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Queues of its disk: one for each of its processors.
+const QUEUES: u16 = 2;
 
 /// How to run it.
 #[derive(clap::Args)]
@@ -152,16 +154,20 @@ impl Scene {
         say("A snapshot of it, and two clones: new disks at once, and no bytes copied.");
         self.timed(&["snapshot", "create", "debian@golden"])?;
         self.timed(&["volume", "clone", "debian@golden", "web1"])?;
-        self.timed(&["volume", "clone", "debian@golden", "web2"])
-            .map(drop)
+        self.timed(&["volume", "clone", "debian@golden", "web2"])?;
+        say(
+            "Serve the first one to guests of this host, through memory that they share with it (vhost-user-blk).",
+        );
+        self.timed(&["vhost", "on", "web1"]).map(drop)
     }
 
     fn boot(&self, log: &str) -> Result<Guest> {
-        let disk = NbdDisk {
-            socket: self.daemon.nbd_socket(),
-            export: "web1".to_owned(),
-            reconnect: None,
-        };
+        let web1 = self.daemon.json(&["volume", "info", "web1"])?;
+        let socket = web1["vhost"].as_str().context("web1 has no socket")?;
+        let disk = Disk::Vhost(VhostDisk {
+            socket: socket.into(),
+            queues: QUEUES,
+        });
         let log = self.daemon.directory().join(log);
         let guest = Guest::boot(&self.qemu, self.kvm, &self.image, from_ref(&disk), &log)?;
         note(&format!("up after {:.1} s", guest.boot.as_secs_f64()));
@@ -169,7 +175,7 @@ impl Scene {
     }
 
     fn write_and_snapshot(&self) -> Result<(Duration, Duration, Seen)> {
-        say("Boot the first clone: its root file system, /dev/vda, is the volume, over NBD.");
+        say("Boot it: its root file system, /dev/vda, is the volume.");
         let mut guest = self.boot("qemu-1.log")?;
         let boot = guest.boot;
         note(&ok(&mut guest, "findmnt -no SOURCE,FSTYPE,SIZE /")?);

@@ -85,6 +85,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::jobs::info, routes::jobs::cancel))
         .routes(routes!(routes::events::stream))
         .routes(routes!(routes::daemon::nbd))
+        .routes(routes!(routes::vhost::status))
+        .routes(routes!(routes::vhost::on, routes::vhost::off))
         .routes(routes!(routes::daemon::health))
         .routes(routes!(routes::daemon::metrics))
 }

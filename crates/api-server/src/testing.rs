@@ -1,49 +1,23 @@
 //! A daemon in memory: volumes are names and bytes, long work goes on until it is let go.
 
+mod answers;
+mod api;
 mod files;
 mod reports;
 
-use crate::{Events, Jobs, router, shared::Shared};
+pub use api::Api;
+
+use answers::{broken, entry, missing, vhost_device};
 use api_types::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
-    ErrorCode, ExportRequest, Group, ImportRequest, NbdStatus, Restore, ScrubStatus, Snapshot,
-    StoreInfo, StoreUsage, TrashEntry, UpdateVolume, Volume, VolumeUsage, Work,
+    ErrorCode, ExportRequest, Group, ImportRequest, NbdStatus, Restore, ScrubStatus, ServeVhost,
+    Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VhostDevice, VhostStatus, Volume,
+    VolumeUsage, Work,
 };
 use parking_lot::{Condvar, Mutex};
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
-use tokio_util::sync::CancellationToken;
+use std::{collections::BTreeMap, io, time::Duration};
 use types::{Codec, Name, VolumeRef};
-
-/// The API without a connection.
-pub struct Api(axum::Router<Shared>);
-
-impl Api {
-    /// All of it; to be made once.
-    #[must_use]
-    pub fn new() -> Self {
-        Api(router::router())
-    }
-
-    /// What answers requests to this daemon, and what ends the streams among the answers.
-    pub fn of(&self, control: Arc<dyn Control>) -> (axum::Router, CancellationToken) {
-        let events = Events::new(Arc::new(env::RealClock::new()));
-        let closing = CancellationToken::new();
-        let router = self.0.clone().with_state(Shared {
-            control,
-            jobs: Jobs::new(events.clone()),
-            events,
-            closing: closing.clone(),
-        });
-        (router, closing)
-    }
-}
-
-impl Default for Api {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// Volumes in memory. A volume of the name `panic` panics when asked for.
 #[derive(Default)]
@@ -132,6 +106,7 @@ impl FakeControl {
             snapshots: 0,
             created_ms: 1_700_000_000_000,
             connections: 0,
+            vhost: None,
             dirty: 0,
             file: None,
         };
@@ -166,27 +141,6 @@ impl FakeControl {
                 .map(|(snapshot, data)| (snapshot.size, data.clone()))
                 .ok_or_else(|| missing(&format!("snapshot {source}"))),
         })
-    }
-}
-
-fn missing(what: &str) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("{what} does not exist"))
-        .hint("list what there is: holdfast volume ls")
-}
-
-fn broken(e: io::Error) -> ApiError {
-    ApiError::new(ErrorCode::Internal, e.to_string())
-}
-
-fn entry(held: &Held) -> TrashEntry {
-    TrashEntry {
-        id: held.volume.id,
-        name: held.volume.name.clone(),
-        size: held.volume.size,
-        used: held.volume.used,
-        snapshots: held.volume.snapshots,
-        removed_ms: 1_700_000_000_000,
-        until_ms: 1_700_086_400_000,
     }
 }
 
@@ -327,6 +281,7 @@ impl Control for FakeControl {
             libvirt: "<disk/>".into(),
             fio: "fio …".into(),
             nbdinfo: "nbdinfo …".into(),
+            vhost: None,
         })
     }
 
@@ -353,6 +308,7 @@ impl Control for FakeControl {
                 used: held.volume.used,
                 created_ms: 1_700_000_000_000,
                 group: None,
+                vhost: None,
             };
             held.snapshots.push((snapshot.clone(), held.data.clone()));
             held.volume.snapshots += 1;
@@ -550,6 +506,42 @@ impl Control for FakeControl {
             zero_bytes: 0,
         })
         .map_err(broken)
+    }
+
+    fn vhost(&self) -> Result<VhostStatus, ApiError> {
+        let state = self.state.lock();
+        let devices = state.volumes.values().filter_map(|held| {
+            let socket = held.volume.vhost.clone()?;
+            Some(vhost_device(&held.volume.name, socket, 4))
+        });
+        Ok(VhostStatus {
+            directory: "/fake/vhost".into(),
+            devices: devices.collect(),
+        })
+    }
+
+    fn serve_vhost(&self, name: &VolumeRef, request: &ServeVhost) -> Result<VhostDevice, ApiError> {
+        self.source(name)?;
+        let socket = format!("/fake/vhost/{name}.sock");
+        self.with(name.volume.as_str(), |held| {
+            held.volume.vhost = Some(socket.clone());
+            Ok(vhost_device(
+                &name.to_string(),
+                socket.clone(),
+                request.queues.unwrap_or(4),
+            ))
+        })
+    }
+
+    fn stop_vhost(&self, name: &VolumeRef, force: bool) -> Result<(), ApiError> {
+        if name.volume.as_str() == "busy" && !force {
+            let error = ApiError::new(ErrorCode::InUse, "busy has a guest");
+            return Err(error.hint("shut it down, or use --force"));
+        }
+        self.with(name.volume.as_str(), |held| {
+            held.volume.vhost = None;
+            Ok(())
+        })
     }
 
     fn nbd(&self) -> Result<NbdStatus, ApiError> {

@@ -232,6 +232,9 @@ async fn the_description_lists_every_route_with_bodies_and_errors() {
         ("/v1/jobs/{id}", "delete"),
         ("/v1/events", "get"),
         ("/v1/nbd", "get"),
+        ("/v1/vhost", "get"),
+        ("/v1/vhost/{ref}", "put"),
+        ("/v1/vhost/{ref}", "delete"),
         ("/v1/health", "get"),
         ("/metrics", "get"),
     ];
@@ -265,4 +268,29 @@ async fn the_description_lists_every_route_with_bodies_and_errors() {
             "{name} is referred to only"
         );
     }
+}
+
+#[tokio::test]
+async fn volumes_are_served_as_devices_and_no_more() {
+    let s = Server::start();
+    let make = |name: &str| format!(r#"{{"name":"{name}","size":1048576}}"#);
+    s.expect(201, "POST", "/v1/volumes", &make("a")).await;
+    s.expect(201, "POST", "/v1/volumes", &make("busy")).await;
+    let device = s.expect(200, "PUT", "/v1/vhost/a", r#"{"queues":2}"#).await;
+    assert_eq!(
+        (&device["name"], &device["queues"]),
+        (&json!("a"), &json!(2))
+    );
+    s.expect(200, "PUT", "/v1/vhost/busy", "").await;
+    s.expect(400, "PUT", "/v1/vhost/a", r#"{"queues":-1}"#)
+        .await;
+    s.expect(404, "PUT", "/v1/vhost/nope", "").await;
+    let status = s.expect(200, "GET", "/v1/vhost", "").await;
+    assert_eq!(status["devices"].as_array().unwrap().len(), 2);
+    s.expect(409, "DELETE", "/v1/vhost/busy", "").await;
+    s.expect(204, "DELETE", "/v1/vhost/busy?force=true", "")
+        .await;
+    s.expect(204, "DELETE", "/v1/vhost/a", "").await;
+    let status = s.expect(200, "GET", "/v1/vhost", "").await;
+    assert!(status["devices"].as_array().unwrap().is_empty());
 }

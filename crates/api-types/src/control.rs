@@ -3,8 +3,8 @@
 use crate::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     CreateSnapshot, CreateVolume, DiffLine, ExportRequest, FileControl, Group, ImportRequest,
-    NbdStatus, Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume,
-    Volume, VolumeUsage,
+    NbdStatus, Restore, ScrubStatus, ServeVhost, Snapshot, StoreInfo, StoreUsage, TrashEntry,
+    UpdateVolume, VhostDevice, VhostStatus, Volume, VolumeUsage,
 };
 use std::io::{self, Read, Write};
 use types::{Progress, VolumeRef};
@@ -110,6 +110,13 @@ pub trait Control: FileControl {
         to: &VolumeRef,
         each: &mut dyn FnMut(DiffLine) -> io::Result<()>,
     ) -> Result<(), ApiError>;
+
+    /// What is served over vhost-user-blk.
+    fn vhost(&self) -> Result<VhostStatus, ApiError>;
+    /// Serves one, from now on and after every start.
+    fn serve_vhost(&self, name: &VolumeRef, request: &ServeVhost) -> Result<VhostDevice, ApiError>;
+    /// Does so no more; `force` also when a guest is connected (it is cut off).
+    fn stop_vhost(&self, name: &VolumeRef, force: bool) -> Result<(), ApiError>;
 
     /// The NBD server.
     fn nbd(&self) -> Result<NbdStatus, ApiError>;

@@ -101,6 +101,10 @@ pub enum EventKind {
     SnapshotCreated,
     /// A snapshot was removed.
     SnapshotRemoved,
+    /// A volume or a snapshot is served over vhost-user-blk.
+    VhostOn,
+    /// It is so no longer.
+    VhostOff,
     /// A job began.
     JobStarted,
     /// A job ended, well or not.

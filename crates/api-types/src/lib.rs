@@ -11,6 +11,7 @@ mod files;
 mod jobs;
 mod report;
 mod scrub;
+mod vhost;
 mod volumes;
 
 pub use check::{
@@ -28,8 +29,9 @@ pub use report::{
     CollectReport, CollectRequest, Connection, NbdStatus, SpaceLevel, StoreInfo, StoreUsage,
 };
 pub use scrub::ScrubStatus;
+pub use vhost::{ServeVhost, VhostDevice, VhostGuest, VhostStatus};
 pub use volumes::{
-    CloneGroup, CloneOf, Connect, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
+    CloneGroup, CloneOf, Connect, ConnectVhost, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
     ExportRequest, Group, ImportRequest, Restore, Rollback, Snapshot, TrashEntry, UpdateVolume,
     Volume, VolumeUsage,
 };

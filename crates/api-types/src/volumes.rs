@@ -34,8 +34,11 @@ pub struct Volume {
     pub snapshots: u64,
     /// When it was made.
     pub created_ms: u64,
-    /// Clients that have it open.
+    /// Clients that have it open: NBD connections, and its guest over vhost-user-blk.
     pub connections: u64,
+    /// Socket that it is served at over vhost-user-blk; absent: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<String>,
     /// Bytes written that are in memory only or in the journal, not in packs yet.
     pub dirty: u64,
     /// The image file that it is; absent: its data are in the store.
@@ -116,6 +119,9 @@ pub struct Snapshot {
     pub used: u64,
     /// When it was taken.
     pub created_ms: u64,
+    /// See [`Volume::vhost`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<String>,
     /// If it was taken together with others, at one instant: a number that they share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<u64>,
@@ -307,4 +313,18 @@ pub struct Connect {
     pub fio: String,
     /// An nbdinfo command line.
     pub nbdinfo: String,
+    /// How guests reach it over vhost-user-blk; absent: it is not served so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<ConnectVhost>,
+}
+
+/// How guests reach a volume over vhost-user-blk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectVhost {
+    /// The unix socket.
+    pub socket: String,
+    /// QEMU's options, for a guest of 4 GiB.
+    pub qemu: String,
+    /// libvirt's `<disk>` element, and what the domain needs beside it.
+    pub libvirt: String,
 }

@@ -8,7 +8,7 @@
 use crate::{
     cleanup,
     daemon::Daemon,
-    guest::{Guest, NbdDisk},
+    guest::{Disk, Guest, NbdDisk},
     image::{self, Image},
     qemu::{self, Qemu},
     stopwatch::poll,
@@ -146,10 +146,12 @@ impl Scene {
     }
 
     fn boot(&self) -> Result<Guest> {
-        let disks = ["root", "tools"].map(|export| NbdDisk {
-            socket: self.daemon.nbd_socket(),
-            export: export.to_owned(),
-            reconnect: Some(RECONNECT),
+        let disks = ["root", "tools"].map(|export| {
+            Disk::Nbd(NbdDisk {
+                socket: self.daemon.nbd_socket(),
+                export: export.to_owned(),
+                reconnect: Some(RECONNECT),
+            })
         });
         let log = self.daemon.directory().join("qemu.log");
         let kvm = self.qemu.kvm_works(&self.image);

@@ -1,7 +1,8 @@
 //! A virtual machine, steered over its serial console.
 
-use crate::{console::Console, image::Image, process::Process, qemu::Qemu, recipe};
+use crate::{console::Console, image::Image, process::Process, qemu::Qemu, qmp::Qmp, recipe};
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -12,8 +13,28 @@ use std::{
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 const OFF_LIMIT: Duration = Duration::from_secs(90);
 const MEMORY_MIB: &str = "512";
+/// What devices are plugged into.
+const PORT: &str = "port0";
 
 /// Where a guest's disk is.
+#[derive(Clone, Debug)]
+pub enum Disk {
+    /// Behind an NBD server.
+    Nbd(NbdDisk),
+    /// A device in memory that the guest shares.
+    Vhost(VhostDisk),
+}
+
+/// A vhost-user-blk device.
+#[derive(Clone, Debug)]
+pub struct VhostDisk {
+    /// The device's unix socket. When the connection breaks, a new one is tried until there is one.
+    pub socket: PathBuf,
+    /// Queues that the guest gets.
+    pub queues: u16,
+}
+
+/// A disk behind an NBD server.
 #[derive(Clone, Debug)]
 pub struct NbdDisk {
     /// The server's unix socket.
@@ -27,6 +48,9 @@ pub struct NbdDisk {
 /// A running guest. Dropped, it is switched off hard.
 pub struct Guest {
     process: Process,
+    qmp: PathBuf,
+    /// How the emulator is told to try again to connect.
+    retry: &'static str,
     /// Its console.
     pub console: Console,
     /// Time from starting the emulator until the guest took commands.
@@ -39,22 +63,19 @@ impl Guest {
     ///
     /// # Errors
     /// It does not come up.
-    pub fn boot(
-        qemu: &Qemu,
-        kvm: bool,
-        image: &Image,
-        disks: &[NbdDisk],
-        log: &Path,
-    ) -> Result<Self> {
+    pub fn boot(qemu: &Qemu, kvm: bool, image: &Image, disks: &[Disk], log: &Path) -> Result<Self> {
         let log_file =
             std::fs::File::create(log).with_context(|| format!("making {}", log.display()))?;
         let mut command = qemu.command();
         command.args(machine(kvm));
+        let (qmp, retry) = (log.with_extension("qmp"), qemu.retry());
+        command
+            .arg("-qmp")
+            .arg(format!("unix:{},server=on,wait=off", qmp.display()));
         for (number, disk) in disks.iter().enumerate() {
-            command.args(["-blockdev", &blockdev(number, disk)]);
             // In the order of the slots, which is that of the names in the guest.
-            let device = format!("virtio-blk-pci,drive=disk{number},addr=0x{:x}", 4 + number);
-            command.args(["-device", &device]);
+            let at = format!("addr=0x{:x}", 4 + number);
+            command.args(disk.options(number, &at, retry));
         }
         command
             .arg("-kernel")
@@ -83,9 +104,42 @@ impl Guest {
         let boot = watch.elapsed();
         Ok(Guest {
             process,
+            qmp,
+            retry,
             console,
             boot,
         })
+    }
+
+    /// Plugs a device in while the guest runs; `name` is what [`unplug`](Self::unplug) calls it.
+    ///
+    /// # Errors
+    /// The emulator does not take it.
+    pub fn plug(&self, name: &str, disk: &VhostDisk) -> Result<()> {
+        let mut qmp = Qmp::connect(&self.qmp)?;
+        let (option, number) = self.retry.split_once('=').context("an option")?;
+        let backend = json!({ "type": "socket", "data": {
+            "addr": { "type": "unix", "data": { "path": disk.socket } },
+            "server": false,
+            option: number.parse::<u32>()?,
+        } });
+        qmp.execute("chardev-add", &json!({ "id": name, "backend": backend }))?;
+        let device = json!({
+            "driver": "vhost-user-blk-pci", "id": name, "chardev": name, "bus": PORT,
+            "num-queues": disk.queues,
+        });
+        qmp.execute("device_add", &device)
+    }
+
+    /// Pulls a device out, and waits until the guest has let it go.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn unplug(&self, name: &str) -> Result<()> {
+        let mut qmp = Qmp::connect(&self.qmp)?;
+        qmp.execute("device_del", &json!({ "id": name }))?;
+        qmp.wait_for("DEVICE_DELETED", OFF_LIMIT)?;
+        qmp.execute("chardev-remove", &json!({ "id": name }))
     }
 
     /// Shuts the guest down in order and waits until it is off.
@@ -121,6 +175,11 @@ fn machine(kvm: bool) -> Vec<&'static str> {
         "2",
         "-m",
         MEMORY_MIB,
+        // Devices of other processes share it.
+        "-object",
+        "memory-backend-memfd,id=memory0,size=512M,share=on",
+        "-machine",
+        "memory-backend=memory0",
         "-nodefaults",
         "-no-user-config",
         "-display",
@@ -128,7 +187,28 @@ fn machine(kvm: bool) -> Vec<&'static str> {
         "-serial",
         "stdio",
         "-no-reboot",
+        "-device",
+        "pcie-root-port,id=port0,chassis=1,addr=0x1e",
     ]
+}
+
+impl Disk {
+    /// The emulator's options for it.
+    fn options(&self, number: usize, at: &str, retry: &str) -> Vec<String> {
+        let (option, what, device) = match self {
+            Disk::Nbd(disk) => (
+                "-blockdev",
+                blockdev(number, disk),
+                format!("virtio-blk-pci,drive=disk{number},{at}"),
+            ),
+            Disk::Vhost(VhostDisk { socket, queues }) => (
+                "-chardev",
+                format!("socket,id=disk{number},path={},{retry}", socket.display()),
+                format!("vhost-user-blk-pci,chardev=disk{number},num-queues={queues},{at}"),
+            ),
+        };
+        vec![option.to_owned(), what, "-device".to_owned(), device]
+    }
 }
 
 fn blockdev(number: usize, disk: &NbdDisk) -> String {

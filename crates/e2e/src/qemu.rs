@@ -10,7 +10,7 @@ use crate::{
     cleanup::Scratch,
     image::Image,
     paths,
-    process::{Process, command, finish},
+    process::{Process, command, finish, run},
     recipe, tools,
 };
 use anyhow::{Context, Result};
@@ -67,6 +67,28 @@ impl Qemu {
             }
         }
         command
+    }
+
+    /// How it is told to try again to connect a character device that lost its other end: as often as can be.
+    #[must_use]
+    pub fn retry(&self) -> &'static str {
+        let version = run(
+            "QEMU",
+            self.command().arg("--version"),
+            Duration::from_secs(30),
+        );
+        let version = version.unwrap_or_default();
+        // "QEMU emulator version 10.0.2 (Debian …)"
+        let number = version.split_whitespace().nth(3).unwrap_or_default();
+        let mut parts = number
+            .split('.')
+            .map(|part| part.parse::<u32>().unwrap_or(0));
+        let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        if version >= (9, 2) {
+            "reconnect-ms=100"
+        } else {
+            "reconnect=1"
+        }
     }
 
     /// Whether KVM boots `image`'s kernel here. `/dev/kvm` can be there and not work, so this

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use e2e::{
     cleanup::{self, Scratch},
     daemon::Daemon,
-    guest::{Guest, NbdDisk},
+    guest::{Disk, Guest, NbdDisk},
     image::{self, Image},
     process::{Process, command},
     qemu::Qemu,
@@ -61,11 +61,11 @@ fn boot_twice_on_qemu_nbd(qemu: &Qemu, image: &Image) -> Result<()> {
         poll(LIMIT, || anyhow::Ok(socket.exists()))?,
         "qemu-nbd does not answer"
     );
-    let disk = NbdDisk {
+    let disk = Disk::Nbd(NbdDisk {
         socket,
         export: "disk".to_owned(),
         reconnect: None,
-    };
+    });
     let log = scratch.path().join("qemu.log");
     for round in ["first", "second"] {
         let mut guest = Guest::boot(qemu, false, image, from_ref(&disk), &log)?;
@@ -92,11 +92,11 @@ fn boot_twice_on_qemu_nbd(qemu: &Qemu, image: &Image) -> Result<()> {
 fn guest_survives_snapshot_rollback_and_a_killed_daemon() -> Result<()> {
     let (qemu, image) = ready()?;
     let mut daemon = Daemon::new()?;
-    let disk = NbdDisk {
+    let disk = Disk::Nbd(NbdDisk {
         socket: daemon.nbd_socket(),
         export: "guest".to_owned(),
         reconnect: None,
-    };
+    });
     let log = daemon.directory().join("qemu.log");
     daemon.ok(&["volume", "import", &image.disk.to_string_lossy(), "debian"])?;
     daemon.ok(&["snapshot", "create", "debian@golden"])?;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     cleanup,
     daemon::Daemon,
-    guest::{Guest, NbdDisk},
+    guest::{Disk, Guest, NbdDisk, VhostDisk},
     image::{self, Image},
     process::{command, run},
     qemu::Qemu,
@@ -32,6 +32,18 @@ enum End {
     Stop,
 }
 
+/// How the guest reaches its disks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Nbd,
+    Vhost,
+}
+
+/// The guest's disks, in order.
+const DISKS: [&str; 3] = ["root", "plain", "tools"];
+/// Queues of a vhost-user-blk device: one for each of the guest's processors.
+const QUEUES: u16 = 2;
+
 struct Scene {
     daemon: Daemon,
     guest: Guest,
@@ -39,29 +51,41 @@ struct Scene {
 
 impl Scene {
     /// A guest with a root, an empty disk `/dev/vdb`, and its tools on `/dev/vdc`.
-    fn open() -> Result<Self> {
+    fn open(way: Way) -> Result<Self> {
         cleanup::on_signals()?;
         tools::need(&["mke2fs", "e2fsck"])?;
         let qemu = Qemu::find().context("no QEMU: `cargo xtask test` installs it")?;
         let image = image::ensure(&|line| println!("{line}"))?;
         let mut daemon = Daemon::new()?;
-        daemon.activate()?;
-        let guest = Self::furnish(&daemon, &qemu, &image)?;
+        if way == Way::Nbd {
+            daemon.activate()?;
+        }
+        let guest = Self::furnish(&daemon, way, &qemu, &image)?;
         Ok(Scene { daemon, guest })
     }
 
-    fn furnish(daemon: &Daemon, qemu: &Qemu, image: &Image) -> Result<Guest> {
+    fn furnish(daemon: &Daemon, way: Way, qemu: &Qemu, image: &Image) -> Result<Guest> {
         daemon.ok(&["volume", "import", &image.disk.to_string_lossy(), "root"])?;
         daemon.ok(&["volume", "create", "plain", "2M"])?;
         let toolbox = Toolbox::new(daemon.directory().join("tools"))?;
         toolbox.script("durable.pl", include_str!("guest_scripts/durable.pl"))?;
         toolbox.script("answered.sh", include_str!("guest_scripts/answered.sh"))?;
         toolbox.import(daemon, "tools")?;
-        let disks = ["root", "plain", "tools"].map(|export| NbdDisk {
-            socket: daemon.nbd_socket(),
-            export: export.to_owned(),
-            reconnect: Some(LIMIT),
-        });
+        let nbd = |export: &str| {
+            Ok(Disk::Nbd(NbdDisk {
+                socket: daemon.nbd_socket(),
+                export: export.to_owned(),
+                reconnect: Some(LIMIT),
+            }))
+        };
+        let disks: Result<Vec<Disk>> = match way {
+            Way::Nbd => DISKS.map(nbd).into_iter().collect(),
+            Way::Vhost => DISKS
+                .map(|name| vhost_disk(daemon, name).map(Disk::Vhost))
+                .into_iter()
+                .collect(),
+        };
+        let disks = disks?;
         let log = daemon.directory().join("qemu.log");
         let mut guest = Guest::boot(qemu, qemu.kvm_works(image), image, &disks, &log)?;
         guest.console.ok(&toolbox::mount("/dev/vdc"), LIMIT)?;
@@ -150,23 +174,90 @@ impl Scene {
     }
 }
 
+/// Has a volume served, and says where.
+fn vhost_disk(daemon: &Daemon, name: &str) -> Result<VhostDisk> {
+    let device = daemon.json(&["vhost", "on", name, "--queues", &QUEUES.to_string()])?;
+    let socket = device["socket"]
+        .as_str()
+        .context("a device without a socket")?;
+    Ok(VhostDisk {
+        socket: socket.into(),
+        queues: QUEUES,
+    })
+}
+
 #[test]
 fn guest_runs_on_while_the_daemon_is_killed_and_restarted() -> Result<()> {
-    let mut scene = Scene::open()?;
-    scene.begin()?;
-    scene.progress()?;
-    for (end, down) in ENDS {
-        scene.wait()?;
-        let pause = scene.interrupt(end, down)?;
-        scene.progress()?;
-        println!(
-            "{end:?}, down for {down:?}: answered after {pause:?}; the guest waited {} s",
-            scene.wait()?
-        );
+    let mut scene = Scene::open(Way::Nbd)?;
+    scene.run_on()?;
+    scene.end()
+}
+
+/// The same over vhost-user-blk: requests that a daemon had taken when it died are done by the next. And a disk is
+/// plugged in, grows before the guest's eyes, is written, and pulled out.
+#[test]
+fn guest_of_shared_memory_runs_on_and_sees_its_disks_come_grow_and_go() -> Result<()> {
+    let mut scene = Scene::open(Way::Vhost)?;
+    scene.run_on()?;
+    let resumed = scene.daemon.json(&["vhost", "status"])?["devices"][1]["resumed"].clone();
+    println!("of the last daemon's first requests {resumed} were of the one before");
+    scene.plug_grow_and_unplug()?;
+    scene.end()
+}
+
+impl Scene {
+    /// The daemon ends and begins again and again, and the guest's writers go on.
+    fn run_on(&mut self) -> Result<()> {
+        self.begin()?;
+        self.progress()?;
+        for (end, down) in ENDS {
+            self.wait()?;
+            let pause = self.interrupt(end, down)?;
+            self.progress()?;
+            println!(
+                "{end:?}, down for {down:?}: answered after {pause:?}; the guest waited {} s",
+                self.wait()?
+            );
+        }
+        Ok(())
     }
-    scene.finish()?;
-    let Scene { mut daemon, guest } = scene;
-    guest.power_off()?;
+
+    fn plug_grow_and_unplug(&mut self) -> Result<()> {
+        self.daemon.ok(&["volume", "create", "late", "8M"])?;
+        let late = vhost_disk(&self.daemon, "late")?;
+        self.guest.plug("late", &late)?;
+        let console = &mut self.guest.console;
+        let seen = |console: &mut e2e::console::Console, sectors: u64| {
+            let look = format!("test \"$(cat /sys/block/vdd/size)\" = {sectors}");
+            poll(LIMIT, || anyhow::Ok(console.run(&look, LIMIT)?.status == 0))
+        };
+        ensure!(seen(console, 8 << 11)?, "the guest does not see its disk");
+        self.daemon.ok(&["volume", "resize", "late", "+8M"])?;
+        ensure!(seen(console, 16 << 11)?, "the guest does not see it grow");
+        let write = "head -c 16M /dev/urandom >/run/late && dd if=/run/late of=/dev/vdd bs=1M oflag=direct 2>&1 && sync && cmp /run/late /dev/vdd";
+        console.ok(write, LIMIT)?;
+        let refused = self.daemon.cli(&["volume", "rm", "late"])?;
+        ensure!(
+            refused.status.code() == Some(4),
+            "a disk in use was removed: {}",
+            refused.stdout
+        );
+        self.guest.unplug("late")?;
+        let gone = || anyhow::Ok(self.daemon.cli(&["volume", "rm", "late"])?.status.success());
+        ensure!(poll(LIMIT, gone)?, "the disk is in use for ever");
+        Ok(())
+    }
+
+    /// All is well, in the guest and on its disks.
+    fn end(mut self) -> Result<()> {
+        self.finish()?;
+        let Scene { daemon, guest } = self;
+        guest.power_off()?;
+        verify(daemon)
+    }
+}
+
+fn verify(mut daemon: Daemon) -> Result<()> {
     let disk = daemon.directory().join("root.raw");
     daemon.ok(&["volume", "export", "root", &disk.to_string_lossy()])?;
     let mut e2fsck = command(tools::find("e2fsck").context("e2fsck is missing")?);

@@ -116,6 +116,13 @@ macro_rules! counters {
                 })*
             }
         }
+
+        impl Stats {
+            /// Adds what another server did.
+            pub fn add(&mut self, other: &Stats) {
+                $(self.$name += other.$name;)*
+            }
+        }
     };
 }
 

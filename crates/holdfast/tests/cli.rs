@@ -176,6 +176,30 @@ fn the_store_its_jobs_and_its_events() {
 }
 
 #[test]
+fn volumes_are_served_over_vhost_user() {
+    let d = Daemon::start();
+    d.run(0, "volume create web 1G");
+    d.run(0, "volume create busy 1G");
+    let text = d.run(0, "vhost on web --queues 2");
+    assert!(text.contains("/fake/vhost/web.sock, 2 queues"), "{text}");
+    assert_eq!(d.json("vhost on busy")["queues"], 4);
+    assert!(
+        d.run(0, "vhost status")
+            .contains("sockets are in /fake/vhost")
+    );
+    assert_eq!(
+        d.json("vhost status")["devices"].as_array().unwrap().len(),
+        2
+    );
+    assert!(d.run(0, "volume info web").contains("/fake/vhost/web.sock"));
+    d.fail(4, "vhost off busy");
+    d.run(0, "vhost off busy --force");
+    assert_eq!(d.json("vhost off web")["name"], "web");
+    d.fail(3, "vhost on nope");
+    d.run(2, "vhost on web --queues 257");
+}
+
+#[test]
 fn errors_have_their_exit_codes() {
     let d = Daemon::start();
     let text = d.fail(3, "volume info nope");

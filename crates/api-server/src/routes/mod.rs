@@ -10,6 +10,7 @@ pub(crate) mod jobs;
 pub(crate) mod snapshots;
 pub(crate) mod store;
 pub(crate) mod trash;
+pub(crate) mod vhost;
 pub(crate) mod volumes;
 
 use crate::{error::Failure, jobs::Entry};

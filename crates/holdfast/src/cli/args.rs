@@ -1,7 +1,11 @@
 //! The command line's grammar.
 
-pub(crate) use super::file_args::{Backend, FileOptions};
 use super::snapshot_args::Snapshot;
+pub(crate) use super::{
+    file_args::{Backend, FileOptions},
+    front_args::{Nbd, Vhost},
+};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
@@ -93,6 +97,9 @@ pub(crate) enum Command {
     /// The NBD server.
     #[command(subcommand)]
     Nbd(Nbd),
+    /// Serve volumes and snapshots to guests of this host through shared memory (vhost-user-blk).
+    #[command(subcommand)]
+    Vhost(Vhost),
     /// What happened in the store since the daemon started.
     #[command(
         after_help = "Examples:\n  holdfast events            the last thousand\n  holdfast events --follow   new ones, as they happen"
@@ -195,6 +202,9 @@ pub(crate) struct Serve {
     /// Serve NBD on this loopback address as well; may be repeated.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) nbd_listen: Vec<SocketAddr>,
+    /// Directory of the sockets of vhost-user-blk devices [default: vhost, beside the NBD server's socket].
+    #[arg(long, env = "HOLDFAST_VHOST_DIR", value_name = "DIR")]
+    pub(crate) vhost_dir: Option<PathBuf>,
     /// The configuration file; every entry has a default.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -530,13 +540,6 @@ pub(crate) enum Job {
         /// Its number.
         id: u64,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Nbd {
-    /// Show where it listens and who is connected.
-    #[command(after_help = "Example:\n  holdfast nbd status")]
-    Status,
 }
 
 /// Seconds from a number and `s`, `m`, `h` or `d`.

@@ -106,6 +106,14 @@ impl Client {
         self.json(Method::POST, path, Some(encode(body)?)).await
     }
 
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        self.json(Method::PUT, path, Some(encode(body)?)).await
+    }
+
     pub(crate) async fn patch<T: DeserializeOwned>(
         &self,
         path: &str,

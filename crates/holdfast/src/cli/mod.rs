@@ -7,12 +7,14 @@ mod diff;
 mod failure;
 mod file_args;
 mod files;
+mod front_args;
 mod health;
 mod jobs;
 mod output;
 mod snapshot_args;
 mod snapshots;
 mod store;
+mod vhost;
 mod volumes;
 
 use crate::daemon;
@@ -81,6 +83,7 @@ async fn ask(client: &Client, output: Output, command: Command) -> Result<(), Fa
         Command::Store(command) => store::run(client, output, command).await,
         Command::Job(command) => jobs::run(client, output, command).await,
         Command::Nbd(command) => store::nbd(client, output, command).await,
+        Command::Vhost(command) => vhost::run(client, output, command).await,
         Command::Check(check) => health::check(client, output, check.how).await,
         Command::Verify => files::verify(client, output).await,
         Command::Scrub(command) => health::scrub(client, output, command).await,
@@ -118,6 +121,7 @@ fn serve_store(socket: std::path::PathBuf, serve: args::Serve) -> Result<(), Fai
         socket,
         nbd_socket: serve.nbd_socket,
         nbd_listen: serve.nbd_listen,
+        vhost_dir: serve.vhost_dir,
         config: serve.config,
     };
     daemon::serve(&options).map_err(|e| match e.downcast::<api_types::ApiError>() {

@@ -3,7 +3,7 @@
 use super::{
     client::Client,
     failure::Failure,
-    output::{Output, table, time},
+    output::{Output, switch, table, time},
     snapshot_args,
     volumes::clone,
 };
@@ -134,9 +134,10 @@ pub(crate) async fn snapshot(
                     format_size(s.size),
                     format_size(s.used),
                     time(s.created_ms),
+                    switch(s.vhost.is_some()),
                 ]
             };
-            let header = ["NAME", ">SIZE", ">USED", "CREATED"];
+            let header = ["NAME", ">SIZE", ">USED", "CREATED", "VHOST"];
             output.show(&snapshots, |snapshots| {
                 table(&header, snapshots.iter().map(row))
             })

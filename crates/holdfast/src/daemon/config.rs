@@ -19,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) disk: Disk,
     /// The NBD server.
     pub(crate) nbd: Nbd,
+    /// vhost-user-blk devices.
+    pub(crate) vhost: Vhost,
     /// Garbage collection.
     pub(crate) collect: Collect,
     /// The slow verification in the background.
@@ -84,6 +86,25 @@ impl Default for Nbd {
     fn default() -> Self {
         Nbd {
             connections: 1024,
+            threads: 16,
+        }
+    }
+}
+
+/// vhost-user-blk devices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Vhost {
+    /// Queues of a device of which nobody said how many it has.
+    pub(crate) queues: u16,
+    /// Threads for requests that wait for storage, of all devices.
+    pub(crate) threads: usize,
+}
+
+impl Default for Vhost {
+    fn default() -> Self {
+        Vhost {
+            queues: 4,
             threads: 16,
         }
     }

@@ -5,8 +5,8 @@ use api_types::{
     Adopt, ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     Connection, ContentReader, ContentWriter, Control, Convert, CreateSnapshot, CreateVolume,
     DiffLine, ErrorCode, EventKind, ExportRequest, FileControl, Group, ImportRequest, NbdStatus,
-    Release, Released, Restore, ScrubStatus, Snapshot, StoreInfo, StoreUsage, TrashEntry,
-    UpdateVolume, VerifyReport, Volume, VolumeUsage, Work,
+    Release, Released, Restore, ScrubStatus, ServeVhost, Snapshot, StoreInfo, StoreUsage,
+    TrashEntry, UpdateVolume, VerifyReport, VhostDevice, VhostStatus, Volume, VolumeUsage, Work,
 };
 use catalog::VolumeRecord;
 use parking_lot::Mutex;
@@ -26,6 +26,7 @@ pub(crate) struct Daemon {
     pub(crate) nbd_socket: PathBuf,
     /// Where the NBD server listens, for people.
     pub(crate) nbd_listen: Vec<String>,
+    pub(crate) vhost: super::vhost::Vhost,
     pub(crate) started_ms: u64,
     pub(crate) growth_percent: u8,
     pub(crate) last_collect: Mutex<collect::Last>,
@@ -58,7 +59,10 @@ impl Daemon {
     }
 
     pub(crate) fn refuse_in_use(&self, name: &Name, to: &str) -> Result<()> {
-        match self.connections_of(name) {
+        // Whoever wants something of what is not there will be told.
+        let found = self.store.find(name);
+        let guests = found.map_or(0, |record| self.vhost.guests(record.id));
+        match self.connections_of(name) + guests {
             0 => Ok(()),
             count => Err(ApiError::new(
                 ErrorCode::InUse,
@@ -66,7 +70,7 @@ impl Daemon {
                     "'{name}' is open on {count} connection(s): it cannot be {to} under its clients"
                 ),
             )
-            .hint("disconnect them first; 'holdfast nbd status' lists them")),
+            .hint("disconnect them first; 'holdfast nbd status' and 'holdfast vhost status' list them")),
         }
     }
 
@@ -79,9 +83,17 @@ impl Daemon {
             Some(file) => self.files.snapshot_names(file).len() as u64,
             None => self.snapshot_count(record.id)?,
         };
-        let connections = self.connections_of(&record.name);
+        let connections = self.connections_of(&record.name) + self.vhost.guests(record.id);
         let dirty = self.store.dirty(record.id);
-        Ok(convert::volume(record, snapshots, connections, dirty, file))
+        let vhost = self.vhost.socket(record.id, None);
+        Ok(convert::volume(
+            record,
+            snapshots,
+            connections,
+            vhost,
+            dirty,
+            file,
+        ))
     }
 
     fn snapshot_count(&self, id: VolumeId) -> Result<u64> {
@@ -275,17 +287,21 @@ impl Control for Daemon {
             quota: request.quota,
         };
         if update.name.is_some() {
-            self.refuse_in_use(&name, "renamed")?;
+            self.refuse_rename(&name)?;
         }
         let size = self.store.find(&name).map_err(convert::api_error)?.size;
         if update.size.is_some_and(|new| new < size) {
             self.refuse_in_use(&name, "made smaller")?;
         }
-        self.describe(
-            self.store
-                .update_volume(&name, &update)
-                .map_err(convert::api_error)?,
-        )
+        let updated = self.store.update_volume(&name, &update);
+        let updated = updated.map_err(convert::api_error)?;
+        if update.name.is_some() {
+            self.vhost.follow(updated.id);
+        }
+        if updated.size != size {
+            self.vhost.resized(updated.id);
+        }
+        self.describe(updated)
     }
 
     fn remove_volume(&self, name: &str, force: bool) -> Result<TrashEntry> {
@@ -295,6 +311,7 @@ impl Control for Daemon {
             .store
             .remove_volume(&name)
             .map_err(convert::api_error)?;
+        self.vhost.follow(removed.id);
         match removed.backend.file() {
             None => self.trash_entry(removed),
             Some(_) => self.purge_record(removed),
@@ -325,7 +342,14 @@ impl Control for Daemon {
             Some(file) => file.format == types::FileFormat::Raw,
             None => self.store.stats().survives,
         };
-        Ok(connect::lines(name, &self.nbd_socket, read_only, survives))
+        let guest = connect::Guest {
+            read_only,
+            survives,
+        };
+        let mut lines = connect::lines(name, &self.nbd_socket, guest);
+        let served = self.vhost.device(name);
+        lines.vhost = served.map(|device| connect::vhost_lines(&device, guest));
+        Ok(lines)
     }
 
     fn snapshots(&self, volume: &str) -> Result<Vec<Snapshot>> {
@@ -337,7 +361,10 @@ impl Control for Daemon {
         let snapshots = self.store.snapshots(&name).map_err(convert::api_error)?;
         Ok(snapshots
             .into_iter()
-            .map(|s| convert::snapshot(s, &name))
+            .map(|s| {
+                let vhost = self.vhost.socket(s.volume, Some(s.id));
+                convert::snapshot(s, &name, vhost)
+            })
             .collect())
     }
 
@@ -351,7 +378,7 @@ impl Control for Daemon {
             .store
             .create_snapshot(&volume, &name)
             .map_err(convert::api_error)?;
-        Ok(convert::snapshot(snapshot, &volume))
+        Ok(convert::snapshot(snapshot, &volume, None))
     }
 
     fn remove_snapshot(&self, volume: &str, snapshot: &str) -> Result<()> {
@@ -360,9 +387,12 @@ impl Control for Daemon {
             volume: volume.clone(),
             snapshot: Some(snapshot.clone()),
         };
-        if self.connections_of_snapshot(&r) > 0 {
+        let served = self.vhost.device(&r);
+        if self.connections_of_snapshot(&r) > 0
+            || served.as_ref().is_some_and(|device| device.guest.is_some())
+        {
             let error = ApiError::new(ErrorCode::InUse, format!("'{r}' is being read by a client"));
-            return Err(error.hint("disconnect it first; 'holdfast nbd status' lists clients"));
+            return Err(error.hint("disconnect it first; 'holdfast nbd status' and 'holdfast vhost status' list clients"));
         }
         let record = self.find(volume.as_str())?;
         if let Some(file) = record.backend.file() {
@@ -371,7 +401,11 @@ impl Control for Daemon {
         self.note_removal();
         self.store
             .remove_snapshot(&volume, &snapshot)
-            .map_err(convert::api_error)
+            .map_err(convert::api_error)?;
+        if served.is_some() {
+            self.vhost.follow(record.id);
+        }
+        Ok(())
     }
 
     fn rollback(&self, volume: &str, snapshot: &str) -> Result<Volume> {
@@ -412,7 +446,9 @@ impl Control for Daemon {
     fn restore(&self, id: u64, request: &Restore) -> Result<Volume> {
         let name = request.name.as_deref().map(convert::name).transpose()?;
         let restored = self.store.restore_volume(VolumeId(id), name);
-        self.describe(restored.map_err(convert::api_error)?)
+        let restored = restored.map_err(convert::api_error)?;
+        self.vhost.follow(restored.id);
+        self.describe(restored)
     }
 
     fn purge(&self, id: Option<u64>) -> Result<Vec<TrashEntry>> {
@@ -493,6 +529,18 @@ impl Control for Daemon {
         diff::diff(self, from, to, each)
     }
 
+    fn vhost(&self) -> Result<VhostStatus> {
+        Ok(self.vhost.status())
+    }
+
+    fn serve_vhost(&self, name: &VolumeRef, request: &ServeVhost) -> Result<VhostDevice> {
+        self.vhost.set(name, request)
+    }
+
+    fn stop_vhost(&self, name: &VolumeRef, force: bool) -> Result<()> {
+        self.vhost.unset(name, force)
+    }
+
     fn nbd(&self) -> Result<NbdStatus> {
         let connections = self.nbd.connections().into_iter().map(|c| Connection {
             id: c.id,
@@ -528,7 +576,9 @@ impl FileControl for Daemon {
     }
 
     fn convert_volume(&self, name: &str, request: &Convert, work: Work<'_>) -> Result<Volume> {
-        self.describe(self.convert(name, request, work)?)
+        let converted = self.convert(name, request, work)?;
+        self.vhost.follow(converted.id);
+        self.describe(converted)
     }
 
     fn adopt_volume(&self, request: &Adopt) -> Result<Volume> {

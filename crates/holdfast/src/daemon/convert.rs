@@ -65,6 +65,7 @@ pub(crate) fn volume(
     record: VolumeRecord,
     snapshots: u64,
     connections: u64,
+    vhost: Option<String>,
     dirty: u64,
     file: Option<FileInfo>,
 ) -> Volume {
@@ -82,12 +83,13 @@ pub(crate) fn volume(
         snapshots,
         created_ms: record.created_ms,
         connections,
+        vhost,
         dirty,
     }
 }
 
 /// A snapshot's record.
-pub(crate) fn snapshot(record: SnapshotRecord, volume: &Name) -> Snapshot {
+pub(crate) fn snapshot(record: SnapshotRecord, volume: &Name, vhost: Option<String>) -> Snapshot {
     Snapshot {
         id: record.id.0,
         volume: volume.to_string(),
@@ -96,6 +98,7 @@ pub(crate) fn snapshot(record: SnapshotRecord, volume: &Name) -> Snapshot {
         used: record.mapped_blocks * BLOCK_SIZE as u64,
         created_ms: record.created_ms,
         group: record.group.map(|first| first.0),
+        vhost,
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn create(daemon: &Daemon, request: &Group) -> Result<Vec<Snapshot>> 
     let taken = daemon.store.create_group(&refs);
     let taken = taken.map_err(convert::api_error)?.into_iter().zip(&refs);
     Ok(taken
-        .map(|(record, r)| convert::snapshot(record, &r.volume))
+        .map(|(record, r)| convert::snapshot(record, &r.volume, None))
         .collect())
 }
 

@@ -18,6 +18,7 @@ fn encode_all(daemon: &Daemon) -> Result<String, std::fmt::Error> {
     store(&mut registry, daemon);
     scrub(&mut registry, daemon);
     nbd(&mut registry, daemon);
+    vhost(&mut registry, daemon);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -284,6 +285,76 @@ fn nbd(registry: &mut Registry, daemon: &Daemon) {
             "nbd_block_statuses",
             "NBD BLOCK_STATUS requests",
             stats.block_statuses,
+        ),
+    ] {
+        count(registry, name, help, value);
+    }
+}
+
+fn vhost(registry: &mut Registry, daemon: &Daemon) {
+    let figures = daemon.vhost.figures();
+    for (name, help, value) in [
+        ("vhost_devices", "vhost-user-blk devices", figures.devices),
+        (
+            "vhost_failed_devices",
+            "vhost-user-blk devices that should be served and are not",
+            figures.failed,
+        ),
+        ("vhost_guests", "vhost-user-blk guests", figures.guests),
+    ] {
+        gauge(registry, name, help, value);
+    }
+    let stats = figures.stats;
+    for (name, help, value) in [
+        ("vhost_accepted", "Guests accepted", stats.connections),
+        (
+            "vhost_refused",
+            "Guests refused because the device had one",
+            stats.connections_refused,
+        ),
+        (
+            "vhost_errors",
+            "vhost-user-blk requests answered with an error",
+            stats.errors,
+        ),
+        (
+            "vhost_read_bytes",
+            "Bytes read over vhost-user-blk",
+            stats.bytes_read,
+        ),
+        (
+            "vhost_written_bytes",
+            "Bytes written over vhost-user-blk",
+            stats.bytes_written,
+        ),
+        ("vhost_reads", "vhost-user-blk reads", stats.reads),
+        ("vhost_writes", "vhost-user-blk writes", stats.writes),
+        ("vhost_flushes", "vhost-user-blk flushes", stats.flushes),
+        ("vhost_discards", "vhost-user-blk discards", stats.discards),
+        (
+            "vhost_write_zeroes",
+            "vhost-user-blk write-zeroes requests",
+            stats.write_zeroes,
+        ),
+        (
+            "vhost_resumed",
+            "Requests that were in flight when a daemon ended, and were done again",
+            stats.resumed,
+        ),
+        (
+            "vhost_wakeups",
+            "Times that a queue woke up for requests",
+            stats.wakeups,
+        ),
+        (
+            "vhost_calls",
+            "Times that a guest was told of answers",
+            stats.calls,
+        ),
+        (
+            "vhost_broken_queues",
+            "Queues that were stopped because a guest broke them",
+            stats.broken_queues,
         ),
     ] {
         count(registry, name, help, value);

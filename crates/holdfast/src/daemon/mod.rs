@@ -16,6 +16,7 @@ mod news;
 mod scrub;
 mod serve;
 mod upkeep;
+mod vhost;
 
 pub(crate) use check::check_closed;
 pub(crate) use serve::{ServeOptions, init, serve};

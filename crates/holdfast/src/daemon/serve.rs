@@ -8,6 +8,7 @@ use super::{
     news,
     scrub::{self, Scrub},
     upkeep::{self, Stop},
+    vhost::Vhost,
 };
 use anyhow::{Context, Result, anyhow};
 use api_types::{ApiError, Control, ErrorCode};
@@ -40,6 +41,8 @@ pub(crate) struct ServeOptions {
     pub(crate) nbd_socket: PathBuf,
     /// Where it listens as well.
     pub(crate) nbd_listen: Vec<SocketAddr>,
+    /// Where the sockets of vhost-user-blk devices are; beside the NBD server's unless told otherwise.
+    pub(crate) vhost_dir: Option<PathBuf>,
     /// The configuration file.
     pub(crate) config: Option<PathBuf>,
 }
@@ -83,17 +86,19 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let daemon = Arc::new(Daemon {
         scrub: Scrub::new(env.clone(), &store, config.scrub.settings()),
         started_ms: env.clock.now().as_millis() as u64,
-        env,
         store: Arc::clone(&store),
         files,
         nbd,
         nbd_listen,
         nbd_socket: std::path::absolute(&options.nbd_socket)?,
+        vhost: Vhost::new(env.clone(), &store, vhost_dir(options)?, &config.vhost),
         growth_percent: config.collect.growth_percent,
         last_collect: Default::default(),
         last_collect_ms: AtomicU64::new(0),
         events: api_server::Events::new(clock),
+        env,
     });
+    daemon.vhost.start();
     let stop = Arc::new(Stop(AtomicBool::new(false)));
     let upkeep = upkeep::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let news = news::start(Arc::clone(&daemon), Arc::clone(&stop))?;
@@ -102,7 +107,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     stop.0.store(true, Relaxed);
     tracing::info!("ending");
     keep_while_serving(&store);
-    let cut = daemon.nbd.shutdown(PATIENCE);
+    let cut = daemon.nbd.shutdown(PATIENCE) + daemon.vhost.shutdown(PATIENCE);
     if cut > 0 {
         tracing::warn!(connections = cut, "requests were cut off");
     }
@@ -171,6 +176,12 @@ fn start_nbd(
         listen.push(format!("tcp:{bound}"));
     }
     Ok((server, listen))
+}
+
+fn vhost_dir(options: &ServeOptions) -> Result<PathBuf> {
+    let beside = || options.nbd_socket.with_file_name("vhost");
+    let dir = options.vhost_dir.clone().unwrap_or_else(beside);
+    Ok(std::path::absolute(dir)?)
 }
 
 /// Sockets that systemd opened for us, told apart by what they listen on: `FileDescriptorName=api` and `nbd`,

@@ -165,7 +165,7 @@ impl<R: Read> StreamOptimized<R> {
             }
             match kind {
                 END_OF_STREAM => self.end()?,
-                ..=FOOTER => {
+                1..=FOOTER => {
                     let len = value
                         .checked_mul(SECTOR_SIZE)
                         .filter(|len| *len <= OVERHEAD_MAX);
