@@ -13,7 +13,7 @@ mod names;
 mod unsynced;
 
 use brick::{Brick, Error, ErrorKind, PackStat, Space};
-use env::{Env, File, OpenOptions};
+use env::{DIRECT_ALIGNMENT, Env, File, OpenOptions};
 use names::Names;
 use quick_cache::sync::Cache;
 use std::{io, ops::Range, path::Path, sync::Arc};
@@ -113,27 +113,39 @@ impl LocalBrick {
         Ok(file)
     }
 
+    /// Writes a new file around the page cache: what is copied there costs twenty times as much, and most of it nobody
+    /// reads before it is dropped. Its readers do use the page cache.
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
         let new = OpenOptions {
             write: true,
             create_new: true,
-            direct: false,
+            direct: is_direct(bytes),
         };
         let file = self.env.files.open(path, new)?;
-        if let Err(error) = file.write_at(0, bytes) {
+        let written = file.write_at(0, bytes);
+        let read = OpenOptions {
+            create_new: false,
+            direct: false,
+            ..new
+        };
+        let done = written.and_then(|()| match new.direct {
+            true => self.env.files.open(path, read),
+            false => Ok(file),
+        });
+        if done.is_err() {
             // The space is needed; the error that matters is the first.
             let _ = self.env.files.remove(path);
-            return Err(error);
         }
-        Ok(file)
+        done
     }
 
     /// Makes durable and names what was put, then makes names durable. The caller holds `syncing`.
     fn sync_all(&self) -> io::Result<()> {
         let (puts, mut dirs) = self.unsynced.lock().begin_sync();
-        for (_, put) in &puts {
-            self.synced(put.file.sync_data())?;
-        }
+        let files: Vec<_> = puts.iter().map(|(_, put)| Arc::clone(&put.file)).collect();
+        self.syncs.fetch_add(files.len() as u64, SeqCst);
+        // An error poisons: the caller sees to it.
+        self.env.files.sync_data(&files)?;
         for (pack, put) in puts {
             let dir = self.names.dir(pack);
             if self.names.make(&self.env, &dir)? {
@@ -300,6 +312,12 @@ impl Brick for LocalBrick {
             free: space.free,
         })
     }
+}
+
+/// Whether these bytes may be written around the page cache.
+fn is_direct(bytes: &[u8]) -> bool {
+    bytes.len().is_multiple_of(DIRECT_ALIGNMENT)
+        && bytes.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0
 }
 
 /// Gives storage back; `false` where the file system cannot: then it stays taken, which harms nobody.

@@ -259,6 +259,13 @@ pub trait Files: Send + Sync {
     }
     /// Whether `path` itself is a symbolic link.
     fn is_link(&self, path: &Path) -> io::Result<bool>;
+    /// Makes all that was written to these files durable, as [`File::sync_data`] of each does.
+    ///
+    /// # Behavior
+    /// Where one sync can serve several they are done together; this body does one after the other.
+    fn sync_data(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync_data())
+    }
     /// Makes names that were created, renamed and removed in `path` durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The file system that `path` is on.

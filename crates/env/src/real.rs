@@ -20,11 +20,18 @@ use std::{
     ops::Range,
     os::fd::AsRawFd,
     os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
+    panic::resume_unwind,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use sync::thread::{Builder, JoinHandle};
+
+/// Files that are synced at the same time: the kernel makes one flush of the device's cache do for many of them.
+const SYNCS_TOGETHER: usize = 8;
 
 /// Starts a named thread.
 ///
@@ -203,6 +210,32 @@ impl Files for RealFiles {
             FileKind::BlockDevice
         } else {
             FileKind::Other
+        })
+    }
+
+    fn sync_data(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
+        let threads = files.len().min(SYNCS_TOGETHER);
+        if threads < 2 {
+            return files.iter().try_for_each(|file| file.sync_data());
+        }
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(file) = files.get(next.fetch_add(1, Relaxed)) {
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        crate::scope(|scope| {
+            // Where there are no more threads, those that there are do it all.
+            let others: Vec<_> = (1..threads)
+                .map_while(|_| scope.spawn("sync", work).ok())
+                .collect();
+            let mut done = work();
+            for other in others {
+                let ended = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+                done = done.and(ended);
+            }
+            done
         })
     }
 
@@ -442,6 +475,27 @@ mod tests {
         assert_eq!(RealFiles.kind(dir.path()).unwrap(), FileKind::Directory);
         let null = RealFiles.kind(Path::new("/dev/null")).unwrap();
         assert_eq!(null, FileKind::Other);
+    }
+
+    #[test]
+    fn many_files_are_synced_and_one_that_fails_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = OpenOptions {
+            write: true,
+            create_new: true,
+            direct: false,
+        };
+        let open = |n: usize| RealFiles.open(&dir.path().join(n.to_string()), new);
+        let mut files: Vec<_> = (0..20).map(|n| open(n).unwrap()).collect();
+        for file in &files {
+            file.write_at(0, b"data").unwrap();
+        }
+        RealFiles.sync_data(&files).unwrap();
+        // Nothing can make a pipe durable.
+        let (_reader, writer) = io::pipe().unwrap();
+        let pipe = fs::File::from(std::os::fd::OwnedFd::from(writer));
+        files[11] = Arc::new(RealFile(pipe));
+        RealFiles.sync_data(&files).unwrap_err();
     }
 
     #[test]

@@ -190,6 +190,11 @@ impl Files for Watched {
         self.files.kind(path)
     }
 
+    fn sync_data(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
+        // They are watched, each for itself.
+        self.files.sync_data(files)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.call("syncing", path, || self.files.sync_dir(path))
     }

@@ -1,7 +1,7 @@
 //! Frames: up to [`FRAME_BLOCKS`] blocks compressed together; the unit of reading and checking.
 
 use crate::Malformed;
-use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
+use lz4_flex::block::{CompressTable, compress_into_with_table};
 use std::cell::RefCell;
 use types::{BLOCK_SIZE, Codec, PackId};
 
@@ -20,7 +20,6 @@ struct Contexts {
     lz4: CompressTable,
     zstd: Option<zstd::bulk::Compressor<'static>>,
     unzstd: Option<zstd::bulk::Decompressor<'static>>,
-    scratch: Vec<u8>,
 }
 
 thread_local! {
@@ -28,7 +27,6 @@ thread_local! {
         lz4: CompressTable::small(),
         zstd: None,
         unzstd: None,
-        scratch: Vec::new(),
     });
 }
 
@@ -36,18 +34,38 @@ thread_local! {
 /// [`Codec::None`] and `plain` itself: reading it will cost no decompression.
 #[must_use]
 pub fn compress(codec: Codec, plain: &[u8]) -> (Codec, Vec<u8>) {
+    let mut stored = vec![0; room(plain.len())];
+    let (codec, len) = compress_into(codec, plain, &mut stored);
+    stored.truncate(len);
+    (codec, stored)
+}
+
+/// Bytes that [`compress_into`] needs room for while it is at `len` bytes.
+#[must_use]
+pub const fn room(len: usize) -> usize {
+    len + len / 8 + 64
+}
+
+/// As [`compress`], to the beginning of `out`; answers also how long it is.
+///
+/// # Panics
+/// If `out` has less than [`room`] for it.
+#[must_use]
+pub fn compress_into(codec: Codec, plain: &[u8], out: &mut [u8]) -> (Codec, usize) {
+    let out = &mut out[..room(plain.len())];
     let worth_it = plain.len() - plain.len() / 16;
-    let smaller = CONTEXTS.with_borrow_mut(|contexts| {
-        let stored = match codec {
-            Codec::None => None,
-            Codec::Lz4 => contexts.lz4(plain),
-            Codec::Zstd => contexts.zstd(plain),
-        };
-        stored
-            .filter(|stored| stored.len() <= worth_it)
-            .map(<[u8]>::to_vec)
-    });
-    smaller.map_or_else(|| (Codec::None, plain.to_vec()), |stored| (codec, stored))
+    let len = match codec {
+        Codec::None => None,
+        Codec::Lz4 => CONTEXTS.with_borrow_mut(|contexts| contexts.lz4(plain, out)),
+        Codec::Zstd => CONTEXTS.with_borrow_mut(|contexts| contexts.zstd(plain, out)),
+    };
+    match len.filter(|&len| len <= worth_it) {
+        Some(len) => (codec, len),
+        None => {
+            out[..plain.len()].copy_from_slice(plain);
+            (Codec::None, plain.len())
+        }
+    }
 }
 
 /// Fills `plain`, whose length is what was compressed.
@@ -73,24 +91,15 @@ pub fn decompress(codec: Codec, stored: &[u8], plain: &mut [u8]) -> Result<(), M
 }
 
 impl Contexts {
-    fn lz4(&mut self, plain: &[u8]) -> Option<&[u8]> {
-        self.scratch.resize(get_maximum_output_size(plain.len()), 0);
-        let len = compress_into_with_table(plain, &mut self.scratch, &mut self.lz4).ok()?;
-        self.scratch.get(..len)
+    fn lz4(&mut self, plain: &[u8], out: &mut [u8]) -> Option<usize> {
+        compress_into_with_table(plain, out, &mut self.lz4).ok()
     }
 
-    fn zstd(&mut self, plain: &[u8]) -> Option<&[u8]> {
+    fn zstd(&mut self, plain: &[u8], out: &mut [u8]) -> Option<usize> {
         if self.zstd.is_none() {
             self.zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
         }
-        self.scratch
-            .resize(zstd::zstd_safe::compress_bound(plain.len()), 0);
-        let len = self
-            .zstd
-            .as_mut()?
-            .compress_to_buffer(plain, self.scratch.as_mut_slice())
-            .ok()?;
-        self.scratch.get(..len)
+        self.zstd.as_mut()?.compress_to_buffer(plain, out).ok()
     }
 
     fn unzstd(&mut self, stored: &[u8], plain: &mut [u8]) -> Result<usize, Malformed> {

@@ -15,6 +15,11 @@ use types::{BLOCK_SIZE, BlockHash, Codec, PackId, StoreId, VolumeId};
 /// Blocks (and nodes) in a full pack.
 pub const PACK_BLOCKS: usize = 1024;
 
+/// Bytes that are enough for any pack in the making: all blocks in frames of their own that do not compress, and room
+/// to find that out.
+pub const OBJECT_ROOM: usize =
+    TABLES_AT + PACK_BLOCKS * (ENTRY_LEN + HASH_LEN + BLOCK_SIZE) + frame::room(frame::FRAME_SIZE);
+
 /// An object's length is a multiple of this, and not zero: so much can be read before anything is known.
 pub const PAGE: usize = 4096;
 
@@ -321,6 +326,37 @@ pub struct NewFrame {
     pub stored: Vec<u8>,
 }
 
+impl NewFrame {
+    /// Copies its bytes to the beginning of `place`.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    #[must_use]
+    pub fn copy_to(&self, place: &mut [u8]) -> PlacedFrame {
+        let stored_len = self.stored.len();
+        place[..stored_len].copy_from_slice(&self.stored);
+        PlacedFrame {
+            kind: self.kind,
+            blocks: self.blocks,
+            codec: self.codec,
+            stored_len,
+        }
+    }
+}
+
+/// A frame whose bytes are in their place.
+#[derive(Clone, Copy, Debug)]
+pub struct PlacedFrame {
+    /// What it holds.
+    pub kind: FrameKind,
+    /// How many blocks.
+    pub blocks: u8,
+    /// How it is compressed.
+    pub codec: Codec,
+    /// Bytes that it has.
+    pub stored_len: usize,
+}
+
 /// What goes into a pack besides its frames.
 #[derive(Clone, Copy, Debug)]
 pub struct NewPack<'a> {
@@ -342,46 +378,79 @@ impl NewPack<'_> {
     /// The whole object.
     ///
     /// # Panics
-    /// If there are more than [`PACK_BLOCKS`] blocks, hashes are there but not one for each, or the note is too long.
+    /// As [`assemble_into`](Self::assemble_into).
     #[must_use]
     pub fn assemble(&self, frames: &[NewFrame]) -> Vec<u8> {
-        let blocks: usize = frames.iter().map(|frame| usize::from(frame.blocks)).sum();
-        assert!(blocks <= PACK_BLOCKS, "a pack of {blocks} blocks");
-        assert!(self.hashes.is_empty() || self.hashes.len() == blocks);
-        let hashes_at = TABLES_AT + frames.len() * ENTRY_LEN;
-        let header_len = hashes_at + self.hashes.len() * HASH_LEN;
-        let payload_len: usize = frames.iter().map(|frame| frame.stored.len()).sum();
-        let mut object = Vec::with_capacity((header_len + payload_len).next_multiple_of(PAGE));
-        object.resize(header_len, 0);
-        if let Some(live) = &self.live {
-            let slot = crate::live::encode_slot(self.pack, self.revision, live);
-            bytes::put(&mut object, SLOT_OFFSETS[0] as usize, &slot);
-        }
-        let mut first = 0;
-        for (number, frame) in frames.iter().enumerate() {
-            let entry = self.entry(number, frame, first, object.len());
-            first += u16::from(frame.blocks);
-            bytes::put(&mut object, TABLES_AT + number * ENTRY_LEN, &entry.encode());
-            object.extend_from_slice(&frame.stored);
-        }
-        for (i, hash) in self.hashes.iter().enumerate() {
-            bytes::put(&mut object, hashes_at + i * HASH_LEN, &hash.0);
-        }
-        let counts = [frames.len(), blocks, header_len, payload_len].map(|n| n as u32);
-        self.encode_fixed(&mut object, counts, hashes_at);
-        object.resize(object.len().next_multiple_of(PAGE), 0);
+        let payload: usize = frames.iter().map(|frame| frame.stored.len()).sum();
+        let len = self.header_len(frames.len()) + payload;
+        let mut object = vec![0; len.next_multiple_of(PAGE)];
+        self.assemble_into(&mut object, frames.len(), |number, place| {
+            frames[number].copy_to(place)
+        });
         object
     }
 
-    fn entry(&self, number: usize, frame: &NewFrame, first: u16, offset: usize) -> FrameEntry {
+    /// The whole object, to the beginning of `object`; answers its length. Each of so many frames is brought to the
+    /// beginning of the place that `place` is given.
+    ///
+    /// # Panics
+    /// If `object` is too short, there are more than [`PACK_BLOCKS`] blocks, hashes are there but not one for each,
+    /// or the note is too long.
+    pub fn assemble_into(
+        &self,
+        object: &mut [u8],
+        frames: usize,
+        mut place: impl FnMut(usize, &mut [u8]) -> PlacedFrame,
+    ) -> usize {
+        let hashes_at = TABLES_AT + frames * ENTRY_LEN;
+        let header_len = self.header_len(frames);
+        object[..header_len].fill(0);
+        if let Some(live) = &self.live {
+            let slot = crate::live::encode_slot(self.pack, self.revision, live);
+            bytes::put(object, SLOT_OFFSETS[0] as usize, &slot);
+        }
+        let (mut blocks, mut end) = (0, header_len);
+        for number in 0..frames {
+            let placed = place(number, &mut object[end..]);
+            let stored = &object[end..end + placed.stored_len];
+            let entry = self.entry(number, &placed, blocks, end, stored);
+            bytes::put(object, TABLES_AT + number * ENTRY_LEN, &entry.encode());
+            blocks += u16::from(placed.blocks);
+            end += placed.stored_len;
+        }
+        let blocks = usize::from(blocks);
+        assert!(blocks <= PACK_BLOCKS, "a pack of {blocks} blocks");
+        assert!(self.hashes.is_empty() || self.hashes.len() == blocks);
+        for (i, hash) in self.hashes.iter().enumerate() {
+            bytes::put(object, hashes_at + i * HASH_LEN, &hash.0);
+        }
+        let counts = [frames, blocks, header_len, end - header_len].map(|n| n as u32);
+        self.encode_fixed(object, counts, hashes_at);
+        let len = end.next_multiple_of(PAGE);
+        object[end..len].fill(0);
+        len
+    }
+
+    const fn header_len(&self, frames: usize) -> usize {
+        TABLES_AT + frames * ENTRY_LEN + self.hashes.len() * HASH_LEN
+    }
+
+    fn entry(
+        &self,
+        number: usize,
+        placed: &PlacedFrame,
+        first: u16,
+        offset: usize,
+        stored: &[u8],
+    ) -> FrameEntry {
         FrameEntry {
             offset: offset as u32,
-            stored_len: frame.stored.len() as u32,
-            crc: frame::checksum(self.pack, number as u32, &frame.stored),
+            stored_len: placed.stored_len as u32,
+            crc: frame::checksum(self.pack, number as u32, stored),
             first,
-            blocks: frame.blocks,
-            codec: frame.codec,
-            kind: frame.kind,
+            blocks: placed.blocks,
+            codec: placed.codec,
+            kind: placed.kind,
         }
     }
 

@@ -1,19 +1,16 @@
 //! Packs in the making.
 
+use crate::object::Object;
 use format::{
     Node, frame,
     frame::{FRAME_BLOCKS, FRAME_SIZE},
-    pack::{FrameKind, NewFrame, NewPack, PACK_BLOCKS},
+    pack::{FrameKind, NewFrame, NewPack, PACK_BLOCKS, PlacedFrame},
 };
-use rayon::prelude::*;
 use std::sync::Arc;
 use types::{BLOCK_SIZE, BlockHash, Codec, PackId, Pointer, SharedBlock, StoreId};
 
 /// No hash.
 pub(crate) const UNHASHED: BlockHash = BlockHash([0; 16]);
-
-/// Fewer frames than this are compressed where we are: handing over costs more.
-const FRAMES_INLINE_MAX: usize = 4;
 
 /// A pack that blocks and nodes are still added to.
 pub(crate) struct Open {
@@ -31,7 +28,7 @@ enum Entry {
 /// A pack ready to be put.
 pub(crate) struct Built {
     pub(crate) pack: PackId,
-    pub(crate) object: Vec<u8>,
+    pub(crate) object: Object,
     /// Of its blocks, in order; zero for none.
     pub(crate) hashes: Vec<BlockHash>,
 }
@@ -78,30 +75,28 @@ impl Open {
             .map(|(ordinal, _)| Pointer::new(self.pack, ordinal))
     }
 
-    /// Cuts into frames and compresses them, on all cores.
-    pub(crate) fn build(&self, store: StoreId, codec: Codec) -> Built {
+    /// Cuts into frames, and compresses them to their places in `object`.
+    pub(crate) fn build(&self, store: StoreId, codec: Codec, mut object: Object) -> Built {
         let runs = self.runs();
-        let frames: Vec<NewFrame> = if runs.len() <= FRAMES_INLINE_MAX {
-            runs.iter().map(|run| compress(run, codec)).collect()
-        } else {
-            let runs = runs.par_iter().with_min_len(FRAMES_INLINE_MAX);
-            runs.map(|run| compress(run, codec)).collect()
-        };
         let hash_of = |entry: &Entry| match entry {
             Entry::Block(_, hash) => *hash,
             Entry::Node(_) => UNHASHED,
         };
         let hashes: Vec<BlockHash> = self.entries.iter().map(hash_of).collect();
         let hashed = hashes.iter().any(|hash| *hash != UNHASHED);
-        let object = NewPack {
+        let pack = NewPack {
             pack: self.pack,
             store,
             revision: 0,
             hashes: if hashed { &hashes } else { &[] },
             live: None,
             note: &self.note,
-        }
-        .assemble(&frames);
+        };
+        object.set(|room| {
+            pack.assemble_into(room, runs.len(), |number, place| {
+                compress(runs[number], codec, place)
+            })
+        });
         Built {
             pack: self.pack,
             object,
@@ -119,9 +114,10 @@ impl Open {
     }
 }
 
-fn compress(run: &[Entry], codec: Codec) -> NewFrame {
+/// A frame, to the beginning of `place`.
+fn compress(run: &[Entry], codec: Codec, place: &mut [u8]) -> PlacedFrame {
     if let [Entry::Node(frame)] = run {
-        return frame.clone();
+        return frame.copy_to(place);
     }
     let mut plain = [0; FRAME_SIZE];
     for (entry, place) in run.iter().zip(plain.as_chunks_mut::<BLOCK_SIZE>().0) {
@@ -129,12 +125,13 @@ fn compress(run: &[Entry], codec: Codec) -> NewFrame {
             *place = *block.bytes();
         }
     }
-    let (codec, stored) = frame::compress(codec, &plain[..run.len() * BLOCK_SIZE]);
-    NewFrame {
+    let plain = &plain[..run.len() * BLOCK_SIZE];
+    let (codec, stored_len) = frame::compress_into(codec, plain, place);
+    PlacedFrame {
         kind: FrameKind::Data,
         blocks: run.len() as u8,
         codec,
-        stored,
+        stored_len,
     }
 }
 

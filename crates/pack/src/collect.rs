@@ -168,24 +168,31 @@ impl PackStore {
             let damaged = Error::damaged(GIVING_UP, "not a sound header");
             damaged.with_source(why).of_pack(header.pack)
         })?;
-        let object = NewPack {
+        let pack = NewPack {
             pack: header.pack,
             store: self.id,
             revision: header.live.revision.saturating_add(1),
             hashes: &hashes,
             live: Some(*stays),
             note,
-        }
-        .assemble(&frames);
+        };
+        let mut object = self.objects.take();
+        object.set(|room| {
+            pack.assemble_into(room, frames.len(), |number, place| {
+                frames[number].copy_to(place)
+            })
+        });
         self.brick
-            .put(self.epoch, header.pack, &object)
+            .put(self.epoch, header.pack, object.bytes())
             .map_err(|e| Error::brick(GIVING_UP, e).of_pack(header.pack))?;
         let punched: u64 = dead_ranges(header, &header.live.bits)
             .iter()
             .map(inner)
             .sum();
         let before = header.payload.end.next_multiple_of(PAGE as u64) - punched;
-        Ok(before.saturating_sub(object.len() as u64))
+        let after = object.bytes().len() as u64;
+        self.objects.give(object);
+        Ok(before.saturating_sub(after))
     }
 
     /// What the hashes of the live blocks should be.

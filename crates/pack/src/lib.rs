@@ -13,6 +13,7 @@ mod distrust;
 mod error;
 mod ids;
 mod index;
+mod object;
 mod pins;
 mod read;
 mod repair;

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, ErrorKind, LiveBits, ReserveIds, cache::BlockCache, dedup::Hashes, distrust::Distrust,
-    ids::Ids, index::Index, pins::Pins, writer::PackWriter,
+    ids::Ids, index::Index, object::Objects, pins::Pins, writer::PackWriter,
 };
 use brick::Brick;
 use format::{Node, pack::PackHeader};
@@ -60,6 +60,7 @@ pub struct PackStore {
     pub(crate) hashes: Cache<PackId, Hashes, HashesWeight, FxBuildHasher>,
     /// Nodes whose packs are not put yet: they must be readable, whatever the cache drops.
     pub(crate) unput: RwLock<FxHashMap<Pointer, Arc<Node>>>,
+    pub(crate) objects: Objects,
 }
 
 #[derive(Clone, Copy)]
@@ -134,6 +135,7 @@ impl PackStore {
             headers: cache(headers / 4 * 3, 6000, HeaderWeight),
             hashes: cache(headers / 4, 16_480, HashesWeight),
             unput: RwLock::default(),
+            objects: Objects::default(),
         })
     }
 
@@ -142,6 +144,11 @@ impl PackStore {
     #[must_use]
     pub fn writer(self: &Arc<Self>, codec: Codec, dedup: bool) -> PackWriter {
         PackWriter::new(self, codec, dedup)
+    }
+
+    /// Gives memory back that is not used now, caches apart.
+    pub fn trim(&self) {
+        self.objects.trim();
     }
 
     /// What is in memory.

@@ -9,7 +9,7 @@ use format::{Node, RootNote, block_hash, pack::PACK_BLOCKS};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use std::{
-    collections::hash_map::Entry,
+    collections::{VecDeque, hash_map::Entry},
     sync::{Arc, mpsc},
 };
 use types::{BlockHash, Codec, PackId, Pointer, SharedBlock};
@@ -254,28 +254,27 @@ impl PackWriter {
     fn put_full(&mut self) -> Result<(), Error> {
         let full = std::mem::take(&mut self.full);
         let (store, codec) = (Arc::clone(&self.registration.store), self.codec);
+        let build = |open: &Open| open.build(store.id, codec, store.objects.take());
         if let [open] = &full[..] {
-            let built = open.build(store.id, codec);
-            return self.put(open, built);
+            return self.put(open, build(open));
         }
         rayon::in_place_scope(|scope| {
-            let (builts, nodes): (Vec<_>, Vec<&Open>) = full
-                .iter()
-                .map(|open| {
-                    let (send, receive) = mpsc::sync_channel(1);
-                    let id = store.id;
-                    scope.spawn(move |_| {
-                        // Nobody waits any more after an error.
-                        let _ = send.send(open.build(id, codec));
-                    });
-                    (receive, open)
-                })
-                .unzip();
-            for (receive, open) in builts.into_iter().zip(nodes) {
-                let built = receive
-                    .recv()
-                    .expect("a build that panics takes us with it");
-                self.put(open, built)?;
+            let mut later = full.iter();
+            let mut begin = || {
+                let open = later.next()?;
+                let (send, receive) = mpsc::sync_channel(1);
+                // Nobody waits any more after an error.
+                scope.spawn(move |_| drop(send.send(build(open))));
+                Some(receive)
+            };
+            // Not all at once: each takes memory for a whole pack.
+            let together = rayon::current_num_threads() + 1;
+            let mut building: VecDeque<_> = (0..together).map_while(|_| begin()).collect();
+            for open in &full {
+                let receive = building.pop_front().expect("one for each pack");
+                let built = receive.recv();
+                building.extend(begin());
+                self.put(open, built.expect("a build that panics takes us with it"))?;
             }
             Ok(())
         })
@@ -283,10 +282,12 @@ impl PackWriter {
 
     fn put(&mut self, open: &Open, built: Built) -> Result<(), Error> {
         let store = &self.registration.store;
-        let put = store.brick.put(store.epoch, built.pack, &built.object);
+        let object = built.object.bytes();
+        let put = store.brick.put(store.epoch, built.pack, object);
         put.map_err(|e| Error::brick("putting", e).of_pack(built.pack))?;
         self.stats.packs += 1;
-        self.stats.bytes_stored += built.object.len() as u64;
+        self.stats.bytes_stored += object.len() as u64;
+        store.objects.give(built.object);
         store.forget_unput(open);
         for (ordinal, hash) in (0_u16..).zip(&built.hashes) {
             if *hash != UNHASHED {

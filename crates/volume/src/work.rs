@@ -10,7 +10,7 @@ use sync::{Condvar, Mutex, thread::JoinHandle};
 
 /// How often somebody looks for what is due without being asked.
 const TICK: Duration = Duration::from_millis(250);
-/// After so many with nothing dirty the write buffer gives its memory back.
+/// After so many with nothing dirty, memory for writing is given back.
 const TRIM_TICKS: u32 = 40;
 
 /// Volumes with something to destage.
@@ -132,6 +132,7 @@ fn keeper(shared: &Weak<Shared>) {
         };
         if clean_ticks == TRIM_TICKS {
             shared.buffer.trim();
+            shared.packs.trim();
         }
         for volume in shared.open_volumes() {
             if volume.is_due() {
