@@ -77,6 +77,7 @@ fn volume(id: u64, name: &str) -> VolumeRecord {
         trashed: None,
         quota: None,
         vhost_queues: 0,
+        backend: catalog::Backend::Store,
     }
 }
 
