@@ -137,8 +137,16 @@ impl Scene {
         }
         sleep(down);
         self.daemon.spawn()?;
-        let mut client = Client::connect(&self.daemon.nbd_socket(), "plain")?;
-        client.ask(Request::Read(0, 4096))?;
+        // Where sockets do not outlive the daemon, there is nobody to connect to at first.
+        let socket = self.daemon.nbd_socket();
+        let mut client = None;
+        poll(LIMIT, || {
+            client = Client::connect(&socket, "plain").ok();
+            anyhow::Ok(client.is_some())
+        })?;
+        client
+            .context("the daemon does not come back")?
+            .ask(Request::Read(0, 4096))?;
         Ok(watch.elapsed())
     }
 
