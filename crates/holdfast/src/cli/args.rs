@@ -293,7 +293,7 @@ pub(crate) enum Volume {
         /// The most that it may hold, whatever its size: writes beyond get "no space".
         #[arg(long, value_parser = parse_size, value_name = "SIZE")]
         quota: Option<u64>,
-        /// Where its data are: store, or file[:DIRECTORY]. The file is DIRECTORY/INSTANCE/DISK: NAME/disk0, or of a name
+        /// Where its data are: store, file, or file:DIRECTORY. The file is DIRECTORY/INSTANCE/DISK: NAME/disk0, or of a name
         /// like web.disk1 web/disk1.
         #[arg(long, default_value = "store", value_name = "BACKEND")]
         backend: Backend,
@@ -310,7 +310,7 @@ pub(crate) enum Volume {
     Convert {
         /// Its name.
         name: Name,
-        /// Where its data are to be: store, or file[:DIRECTORY].
+        /// Where its data are to be: store, file, or file:DIRECTORY.
         #[arg(long, value_name = "BACKEND")]
         backend: Backend,
         #[command(flatten)]
@@ -328,7 +328,7 @@ pub(crate) enum Volume {
         name: Name,
         /// The file: in a directory that is allowed, or relative to the store's own for image files.
         image: String,
-        /// Where it goes: file[:DIRECTORY], on the same file system.
+        /// Where it goes: file, or file:DIRECTORY, on the same file system.
         #[arg(long, default_value = "file", value_name = "BACKEND")]
         backend: Backend,
         #[command(flatten)]
