@@ -48,6 +48,13 @@ pub struct Exported {
 /// and `overwrite` is not set, or another export is writing there; [`ErrorKind::Invalid`] if the path cannot be written,
 /// lies in the store, or the device is too small; [`ErrorKind::NoSpace`]; [`ErrorKind::Damaged`] if the volume cannot be
 /// read; [`ErrorKind::Cancelled`]. No file is left then.
+///
+/// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
+/// [`ErrorKind::Exists`]: crate::ErrorKind::Exists
+/// [`ErrorKind::Invalid`]: crate::ErrorKind::Invalid
+/// [`ErrorKind::NoSpace`]: crate::ErrorKind::NoSpace
+/// [`ErrorKind::Damaged`]: crate::ErrorKind::Damaged
+/// [`ErrorKind::Cancelled`]: crate::ErrorKind::Cancelled
 pub fn export(
     store: &Store,
     env: &Env,
