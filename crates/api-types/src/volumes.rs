@@ -230,7 +230,7 @@ pub struct ImportRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub codec: Option<Codec>,
-    /// What the image is: raw, qcow2, vmdk, ova, vhdx, vhd or vdi. Default: what its content says.
+    /// What the image is: raw, qcow2 or vmdk. Default: what its content says.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub format: Option<ImageFormat>,

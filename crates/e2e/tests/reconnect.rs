@@ -120,12 +120,17 @@ impl Scene {
             .ok("cat /run/*.failed 2>/dev/null; true", LIMIT)?;
         ensure!(failed.is_empty(), "in the guest: {failed}");
         let show = "echo $(cut -d' ' -f1 /run/durable.running || echo 0) $(cat /run/answered.running || echo 0)";
-        let text = self
-            .guest
-            .console
-            .ok(&format!("({show}) 2>/dev/null"), LIMIT)?;
-        let (durable, answered) = text.split_once(' ').context("two numbers")?;
-        Ok((durable.parse()?, answered.parse()?))
+        // A file that is just being written is empty for a moment.
+        let mut counts = None;
+        poll(LIMIT, || {
+            let console = &mut self.guest.console;
+            let text = console.ok(&format!("({show}) 2>/dev/null"), LIMIT)?;
+            counts = text.split_once(' ').and_then(|(durable, answered)| {
+                Some((durable.parse().ok()?, answered.parse().ok()?))
+            });
+            anyhow::Ok(counts.is_some())
+        })?;
+        counts.context("two numbers")
     }
 
     /// Ends the daemon and starts it again; how long until it answered a request.

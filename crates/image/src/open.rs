@@ -53,6 +53,10 @@ fn disk(
             refuse_others(&source, format, files)?;
             Ok(vmdk(&source, &Neighbours { env, path })?)
         }
+        ImageFormat::Ova => Err(Error::invalid(format!(
+            "{} is a machine in a tar file, which cannot be read yet; unpack it first (tar -xf), then import its disks",
+            source.shown()
+        ))),
         other => Err(Error::invalid(format!(
             "{} is a {other} image, which cannot be read yet; convert it first: qemu-img convert -O qcow2",
             source.shown()

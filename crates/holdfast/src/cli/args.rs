@@ -152,7 +152,7 @@ pub(crate) struct HowToImport {
     /// The volume's size, if larger than the image.
     #[arg(long, short, value_parser = parse_size)]
     pub(crate) size: Option<u64>,
-    /// What the image is: raw, qcow2, vmdk, ova, vhdx, vhd or vdi; without it, what its content says.
+    /// What the image is: raw, qcow2 or vmdk; without it, what its content says.
     #[arg(long, short, value_name = "FORMAT")]
     pub(crate) format: Option<ImageFormat>,
     /// The image behind it, if it is only a difference; again for the one behind that.
