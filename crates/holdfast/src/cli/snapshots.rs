@@ -1,10 +1,10 @@
 //! `holdfast snapshot …`.
 
 use super::{
+    args,
     client::Client,
     failure::Failure,
     output::{Output, switch, table, time},
-    snapshot_args,
     volumes::clone,
 };
 use api_types::{CloneGroup, CloneOf, CreateSnapshot, Group, Rollback, Snapshot, Volume};
@@ -117,9 +117,9 @@ async fn clone_group(
 pub(crate) async fn snapshot(
     client: &Client,
     output: Output,
-    command: snapshot_args::Snapshot,
+    command: args::Snapshot,
 ) -> Result<()> {
-    use snapshot_args::Snapshot as Command;
+    use args::Snapshot as Command;
     match command {
         Command::Create { snapshots, group } => {
             create_snapshots(client, output, &snapshots, group).await

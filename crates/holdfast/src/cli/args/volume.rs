@@ -1,0 +1,273 @@
+//! `holdfast volume …`.
+
+use super::{Backend, FileOptions};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
+
+const IMPORT: &str = "Formats: raw, qcow2 and vmdk. What an image is, its content says. From standard input: raw and
+stream-optimized vmdk.
+
+Nothing but the named files is opened, whatever an image refers to. An import that fails leaves no volume.
+
+Examples:
+  holdfast volume import debian.qcow2 debian --codec zstd
+  holdfast volume import overlay.qcow2 web --backing base.qcow2
+  zstdcat debian.raw.zst | holdfast volume import - debian";
+
+/// What an image is, and what it is read with.
+#[derive(Debug, Args)]
+pub(crate) struct HowToImport {
+    /// The volume's size, if larger than the image.
+    #[arg(long, short, value_parser = parse_size)]
+    pub(crate) size: Option<u64>,
+    /// What the image is: raw, qcow2 or vmdk; without it, what its content says.
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) format: Option<ImageFormat>,
+    /// The image behind it, if it is only a difference; again for the one behind that.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backing: Vec<PathBuf>,
+    /// The file that a qcow2 image has its data in, if that is another.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data_file: Option<PathBuf>,
+}
+
+/// What can be chosen for volumes.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Properties {
+    /// How new blocks are compressed: none, lz4 or zstd.
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) codec: Option<Codec>,
+    /// Look for blocks that the store has already.
+    #[arg(long, overrides_with = "no_dedup")]
+    pub(crate) dedup: bool,
+    /// Do not.
+    #[arg(long)]
+    pub(crate) no_dedup: bool,
+}
+
+impl Properties {
+    /// What was said about deduplication, if anything.
+    pub(crate) fn dedup(self) -> Option<bool> {
+        (self.dedup || self.no_dedup).then_some(self.dedup && !self.no_dedup)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// Make an empty volume: thin, in no time, of any size from 1 MiB to 64 TiB.
+    #[command(
+        after_help = "Examples:\n  holdfast volume create web 20G\n  holdfast volume create web --size 20G --codec zstd\n  holdfast volume create web --size 20G --backend file             a plain file: file-storage/web/disk0 in the store\n  holdfast volume create web.disk1 --size 5G --backend file:fast --file-format qcow2\n  holdfast volume create old --backend file:/srv/images --reuse    the file that is there: /srv/images/old/disk0"
+    )]
+    Create {
+        /// Its name.
+        name: Name,
+        /// Its size, with an optional suffix K, M, G, T.
+        #[arg(value_parser = parse_size, value_name = "SIZE", required_unless_present_any = ["size", "reuse"])]
+        size_: Option<u64>,
+        /// The same, as rbd has it.
+        #[arg(long, short, value_parser = parse_size, conflicts_with = "size_")]
+        size: Option<u64>,
+        #[command(flatten)]
+        properties: Properties,
+        /// Refuse writes.
+        #[arg(long)]
+        read_only: bool,
+        /// The most that it may hold, whatever its size: writes beyond get "no space".
+        #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+        quota: Option<u64>,
+        /// Where its data are: store, file, or file:DIRECTORY. The file is DIRECTORY/INSTANCE/DISK: NAME/disk0, or of a name
+        /// like web.disk1 web/disk1.
+        #[arg(long, default_value = "store", value_name = "BACKEND")]
+        backend: Backend,
+        #[command(flatten)]
+        file: FileOptions,
+        /// Take the file that is there, as it is; do not make one.
+        #[arg(long)]
+        reuse: bool,
+    },
+    /// Move a volume's data into a plain file, or into the store, while no client has it open.
+    #[command(
+        after_help = "The new copy is complete before it takes the old one's place. What was in the store goes to the trash; the file is removed.\n\nExamples:\n  holdfast volume convert web --backend file --file-format qcow2\n  holdfast volume convert web --backend store --keep"
+    )]
+    Convert {
+        /// Its name.
+        name: Name,
+        /// Where its data are to be: store, file, or file:DIRECTORY.
+        #[arg(long, value_name = "BACKEND")]
+        backend: Backend,
+        #[command(flatten)]
+        file: FileOptions,
+        /// Leave the file when the volume goes into the store.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Make a volume of an image file, which moves to DIRECTORY/INSTANCE/DISK.
+    #[command(
+        after_help = "Example:\n  holdfast volume adopt web /srv/images/web.qcow2 --backend file:/srv/images"
+    )]
+    Adopt {
+        /// The volume's name.
+        name: Name,
+        /// The file: in a directory that is allowed, or relative to the store's own for image files.
+        image: String,
+        /// Where it goes: file, or file:DIRECTORY, on the same file system.
+        #[arg(long, default_value = "file", value_name = "BACKEND")]
+        backend: Backend,
+        #[command(flatten)]
+        file: FileOptions,
+    },
+    /// Give a volume's file away: it moves, and the volume is forgotten.
+    #[command(
+        after_help = "Examples:\n  holdfast volume release web                       to NAME.FORMAT in its directory for image files\n  holdfast volume release web /srv/images/web.raw"
+    )]
+    Release {
+        /// Its name.
+        name: Name,
+        /// Where the file goes: in a directory that is allowed, on the same file system.
+        image: Option<String>,
+    },
+    /// List volumes.
+    #[command(
+        visible_alias = "list",
+        after_help = "Examples:\n  holdfast volume ls\n  holdfast volume ls --json"
+    )]
+    Ls,
+    /// Show a volume.
+    #[command(
+        after_help = "Examples:\n  holdfast volume info web\n  holdfast volume info web --json"
+    )]
+    Info {
+        /// Its name.
+        name: Name,
+    },
+    /// Move a volume and its snapshots to the trash. One that is a plain file is removed at once, with the file.
+    #[command(
+        visible_alias = "remove",
+        after_help = "Examples:\n  holdfast volume rm web\n  holdfast volume rm web --force\n  holdfast volume rm web --keep"
+    )]
+    Rm {
+        /// Its name.
+        name: Name,
+        /// Also while clients have it open: they are cut off.
+        #[arg(long)]
+        force: bool,
+        /// Leave its file, if it is a plain file.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Give a volume another size; clients see it when they reconnect.
+    #[command(
+        after_help = "Examples:\n  holdfast volume resize web 40G\n  holdfast volume resize web +10G\n  holdfast volume resize web 5G --allow-data-loss"
+    )]
+    Resize {
+        /// Its name.
+        name: Name,
+        /// The new size, or +SIZE to grow by so much.
+        size: String,
+        /// Allow it to shrink: what lies beyond is lost.
+        #[arg(long)]
+        allow_data_loss: bool,
+    },
+    /// Give a volume another name.
+    #[command(
+        visible_alias = "mv",
+        after_help = "Example:\n  holdfast volume rename web www"
+    )]
+    Rename {
+        /// Its name.
+        old: Name,
+        /// Its new name.
+        new: Name,
+    },
+    /// Change properties, for what is written from now on.
+    #[command(
+        after_help = "Example:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G"
+    )]
+    Set {
+        /// Its name.
+        name: Name,
+        /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off, quota=SIZE|none.
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        properties: Vec<String>,
+    },
+    /// Make a volume that begins as a snapshot, or as a volume is now.
+    #[command(
+        after_help = "Examples:\n  holdfast volume clone debian@golden web1\n  holdfast volume clone web1 web1-test --size 40G"
+    )]
+    Clone {
+        /// volume@snapshot, or volume.
+        source: VolumeRef,
+        /// The new volume's name.
+        name: Name,
+        /// Its size, if larger.
+        #[arg(long, short, value_parser = parse_size)]
+        size: Option<u64>,
+    },
+    /// Set a volume back to a snapshot, in place. What was written since is lost.
+    #[command(after_help = "Example:\n  holdfast volume rollback web@before-upgrade")]
+    Rollback {
+        /// volume@snapshot.
+        snapshot: VolumeRef,
+    },
+    /// Make a volume from an image: a file, a block device, or - for standard input.
+    #[command(after_help = IMPORT)]
+    Import {
+        /// The image, or -.
+        image: PathBuf,
+        /// The volume's name.
+        name: Name,
+        #[command(flatten)]
+        how: HowToImport,
+        #[command(flatten)]
+        properties: Properties,
+    },
+    /// Write a volume or snapshot as a raw image: to a sparse file, a block device, or - for standard output.
+    #[command(
+        after_help = "Examples:\n  holdfast volume export web@daily web.raw\n  holdfast volume export web - | zstd > web.raw.zst"
+    )]
+    Export {
+        /// volume or volume@snapshot.
+        source: VolumeRef,
+        /// The file, or -.
+        image: PathBuf,
+        /// Replace a file that exists.
+        #[arg(long)]
+        force: bool,
+    },
+    /// What volumes and snapshots take, and what removing them would free.
+    #[command(after_help = "Examples:\n  holdfast volume du\n  holdfast volume du web web@daily")]
+    Du {
+        /// volume or volume@snapshot; all volumes if none is given.
+        names: Vec<VolumeRef>,
+    },
+    /// Print the exact lines for QEMU, libvirt, fio and nbdinfo.
+    #[command(
+        after_help = "Examples:\n  holdfast volume connect web\n  holdfast volume connect web@daily"
+    )]
+    Connect {
+        /// volume or volume@snapshot.
+        name: VolumeRef,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, Command, Volume};
+    use clap::Parser;
+
+    #[test]
+    fn the_last_word_on_deduplication_counts() {
+        let dedup = |args: &[&str]| {
+            let words = ["holdfast", "volume", "create", "v", "--size", "1G"];
+            let cli = Cli::parse_from(words.iter().chain(args));
+            let Command::Volume(Volume::Create { properties, .. }) = cli.command else {
+                panic!()
+            };
+            properties.dedup()
+        };
+        assert_eq!(dedup(&[]), None);
+        assert_eq!(dedup(&["--dedup"]), Some(true));
+        assert_eq!(dedup(&["--no-dedup"]), Some(false));
+    }
+}
