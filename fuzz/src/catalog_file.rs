@@ -13,7 +13,7 @@ use std::{
     process::abort,
     sync::{LazyLock, Once},
 };
-use types::{Epoch, Generation, Root, SnapshotId, VolumeId};
+use types::{Epoch, Generation, Root, SnapshotId, VolumeId, Limits};
 
 const PATH: &str = "/catalog.redb";
 const DEEDS_MAX: usize = 16;
@@ -78,6 +78,7 @@ fn volume(id: u64, name: &str) -> VolumeRecord {
         quota: None,
         vhost_queues: 0,
         backend: catalog::Backend::Store,
+        limits: Limits::NONE,
     }
 }
 

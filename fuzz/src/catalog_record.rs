@@ -3,7 +3,7 @@
 use crate::{alloc::bounded, input::Input};
 use catalog::{Properties, SnapshotRecord, Trashed, VolumeRecord};
 use catalog_redb::testing::{reread, sealed, snapshot, volume};
-use types::{Codec, Epoch, Generation, PackId, Pointer, Root, SnapshotId, VolumeId};
+use types::{Codec, Epoch, Generation, PackId, Pointer, Root, SnapshotId, VolumeId, Limits};
 
 const TABLES: [&str; 4] = ["settings", "volumes", "snapshots", "counters"];
 const KEYS: [&[u8]; 4] = [
@@ -78,6 +78,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 quota: Some(1 << 29),
                 vhost_queues: 0,
                 backend: catalog::Backend::Store,
+                limits: Limits::NONE,
             }),
         );
     }

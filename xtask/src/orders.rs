@@ -5,9 +5,10 @@ use crate::stage::cargo;
 use std::process::Command;
 
 /// The crates with such tests. What they use is built in the same way.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "sync",
     "journal",
+    "limits",
     "pack",
     "write-buffer",
     "volume",

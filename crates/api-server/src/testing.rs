@@ -11,9 +11,9 @@ use answers::{broken, entry, missing, vhost_device};
 use api_types::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
-    ErrorCode, ExportRequest, Group, ImportRequest, NbdStatus, Restore, ScrubStatus, ServeVhost,
-    Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VhostDevice, VhostStatus, Volume,
-    VolumeUsage, Work,
+    ErrorCode, ExportRequest, Group, ImportRequest, Limits, NbdStatus, Restore, ScrubStatus,
+    ServeVhost, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VhostDevice,
+    VhostStatus, Volume, VolumeUsage, Work,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, io, time::Duration};
@@ -102,6 +102,7 @@ impl FakeControl {
             codec: Codec::Lz4,
             read_only: false,
             quota: None,
+            limits: Limits::default(),
             origin: None,
             snapshots: 0,
             created_ms: 1_700_000_000_000,
@@ -237,6 +238,9 @@ impl Control for FakeControl {
             volume.dedup = request.dedup.unwrap_or(volume.dedup);
             volume.read_only = request.read_only.unwrap_or(volume.read_only);
             volume.quota = request.quota.or(volume.quota).filter(|&bytes| bytes != 0);
+            for (kind, limit) in request.limits.list() {
+                *volume.limits.of(kind) = Some(limit).filter(|limit| limit.rate != Some(0));
+            }
             if let Some(new) = &request.name {
                 volume.name.clone_from(new);
             }

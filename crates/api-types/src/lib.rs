@@ -9,6 +9,7 @@ mod control;
 mod error;
 mod files;
 mod jobs;
+mod limits;
 mod report;
 mod scrub;
 mod vhost;
@@ -25,6 +26,7 @@ pub use files::{
     VerifyReport,
 };
 pub use jobs::{Event, EventKind, Job, JobKind, JobState};
+pub use limits::{Limit, Limits};
 pub use report::{
     CollectReport, CollectRequest, Connection, NbdStatus, SpaceLevel, StoreInfo, StoreUsage,
 };

@@ -1,6 +1,6 @@
 //! Volumes, snapshots, trash, images.
 
-use crate::{FileInfo, FileSpec};
+use crate::{FileInfo, FileSpec, Limits};
 use serde::{Deserialize, Serialize};
 use types::{Codec, ImageFormat};
 use utoipa::ToSchema;
@@ -27,6 +27,9 @@ pub struct Volume {
     /// Bytes that it may map; absent: as many as it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<u64>,
+    /// How fast it may be used, by all its clients together.
+    #[serde(default)]
+    pub limits: Limits,
     /// What it was cloned from, `volume@snapshot` at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -102,6 +105,9 @@ pub struct UpdateVolume {
     /// See [`Volume::quota`]; 0: none any more.
     #[serde(default)]
     pub quota: Option<u64>,
+    /// See [`Volume::limits`]. In force at once, also for requests that wait already.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// A snapshot.

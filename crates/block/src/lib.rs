@@ -3,8 +3,10 @@
 //! Front ends parse and answer; they know nothing of packs, journals or catalogs.
 
 pub mod conformance;
+mod lines;
 mod memory;
 
+pub use lines::Lines;
 pub use memory::MemoryDevice;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
@@ -26,6 +28,14 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 pub trait BlockDevice: Send + Sync {
     /// What the device is now; the size may grow while it is open.
     fn info(&self) -> DeviceInfo;
+    /// Whether a request may begin, as far as limits of the device go. A front end asks once for each read, write,
+    /// zeroing and discard before it does it; of a flush and of all others nobody asks.
+    ///
+    /// # Behavior
+    /// Never waits. After [`Turn::Later`] and an answer of `false` the function is called once, by any thread, when the
+    /// request may begin: in the order of asking among those of one [`Access`], and at the latest when the device is
+    /// gone. Requests that may begin and then fail, or are not done at all, count.
+    fn admit(&self, demand: Demand, turn: Turn) -> bool;
     /// Fills `buf` from `offset`.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error>;
     /// As [`read`](Self::read) if everything is in memory; else `false`, quickly, `buf` in any state.
@@ -45,6 +55,34 @@ pub trait BlockDevice: Send + Sync {
     fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, Error>;
     /// Brings `[offset, offset + len)` into memory if that is cheap. A hint.
     fn prefetch(&self, offset: u64, len: u64) -> Result<(), Error>;
+}
+
+/// What a request takes of a device's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// What it does.
+    pub access: Access,
+    /// Bytes that go over the wire: of a zeroing or a discard, none.
+    pub bytes: u64,
+}
+
+/// What a request does, as limits count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads.
+    Read,
+    /// It writes, zeroes or discards.
+    Write,
+}
+
+/// When a request begins that asks whether it may.
+pub enum Turn {
+    /// Now; if it may not, it asks again.
+    Now,
+    /// When this is called, if not now. It must be quick; it may ask again, and nothing waits for it.
+    Later(Box<dyn FnOnce() + Send>),
+    /// In any case. What it takes is held against later ones.
+    Owed,
 }
 
 /// What a device is.

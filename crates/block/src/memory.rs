@@ -1,7 +1,8 @@
 //! A device in memory: the reference that others are compared with, and a stand-in for tests.
 
 use crate::{
-    BlockDevice, DeviceInfo, Durability, Error, ErrorKind, Extent, ExtentKind, check_range,
+    BlockDevice, Demand, DeviceInfo, Durability, Error, ErrorKind, Extent, ExtentKind, Turn,
+    check_range,
 };
 use parking_lot::RwLock;
 
@@ -69,6 +70,10 @@ impl BlockDevice for MemoryDevice {
             read_only: self.read_only,
             block_size: BLOCK as u32,
         }
+    }
+
+    fn admit(&self, _: Demand, _: Turn) -> bool {
+        true
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {

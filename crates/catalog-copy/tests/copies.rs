@@ -9,7 +9,7 @@ use catalog_copy::{Copied, OpenError, read};
 use env::{Env, OpenOptions};
 use sim::SimEnv;
 use std::{path::Path, sync::Arc};
-use types::{Epoch, Generation, Root, StoreId, VolumeId};
+use types::{Epoch, Generation, Limits, Root, StoreId, VolumeId};
 
 const STORE: StoreId = StoreId([5; 16]);
 
@@ -34,6 +34,7 @@ fn volume(id: u64, name: &str) -> Change {
         quota: None,
         vhost_queues: 0,
         backend: catalog::Backend::Store,
+        limits: Limits::NONE,
     })
 }
 

@@ -55,9 +55,9 @@ impl Record for Settings {
 
 impl Record for VolumeRecord {
     const TABLE: &'static str = "volumes";
-    /// No quota; no queues, and all of it in the store.
+    /// No quota; no queues, all of it in the store, and none of six limits.
     fn lacks(version: u8) -> &'static [u8] {
-        if version == 1 { &[0, 0, 0] } else { &[0, 0] }
+        if version == 1 { &[0; 9] } else { &[0; 8] }
     }
     fn key(&self) -> Vec<u8> {
         volume_key(self.id)

@@ -6,8 +6,8 @@ use crate::{
 };
 use std::collections::HashSet;
 use types::{
-    Codec, Epoch, FileDriver, FileFormat, Generation, Name, PackId, Pointer, Root, SnapshotId,
-    VolumeId,
+    Codec, Epoch, FileDriver, FileFormat, Generation, Limits, Name, PackId, Pointer, Root,
+    SnapshotId, VolumeId,
 };
 
 /// The whole suite. `make` gives an empty catalog each time.
@@ -65,6 +65,7 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
             format: FileFormat::Qcow2,
             driver: FileDriver::IoUring,
         }),
+        limits: Limits::NONE,
     }
 }
 

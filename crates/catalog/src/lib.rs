@@ -14,7 +14,8 @@ pub use memory::MemoryCatalog;
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt, ops::Range, sync::Arc};
 use types::{
-    Codec, Epoch, FileDriver, FileFormat, Generation, Name, Pointer, Root, SnapshotId, VolumeId,
+    Codec, Epoch, FileDriver, FileFormat, Generation, Limits, Name, Pointer, Root, SnapshotId,
+    VolumeId,
 };
 
 /// A store's catalog.
@@ -203,6 +204,8 @@ pub struct VolumeRecord {
     pub vhost_queues: u16,
     /// Where its data are.
     pub backend: Backend,
+    /// How fast it may be used.
+    pub limits: Limits,
 }
 
 /// Where a volume's data are.
@@ -243,7 +246,7 @@ impl VolumeRecord {
     /// Whether the parts make sense: what their own decoders do not check.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        root_is_sound(self.root)
+        root_is_sound(self.root) && self.limits.is_sound()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::{Disk, Snapshot, error::of_device};
 use block::{
-    BlockDevice, DeviceInfo, Durability, Error, ErrorKind, Extent, ExtentKind, check_range,
+    BlockDevice, Demand, DeviceInfo, Durability, Error, ErrorKind, Extent, ExtentKind, Turn,
+    check_range,
 };
 use env::File;
 use std::{
@@ -194,6 +195,10 @@ impl BlockDevice for RawDisk {
             read_only: self.read_only,
             block_size: BLOCK_SIZE as u32,
         }
+    }
+
+    fn admit(&self, _: Demand, _: Turn) -> bool {
+        true
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {

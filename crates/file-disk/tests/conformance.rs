@@ -35,6 +35,7 @@ macro_rules! forward {
 impl BlockDevice for Shared {
     forward! {
         info() -> block::DeviceInfo;
+        admit(demand: block::Demand, turn: block::Turn) -> bool;
         read(offset: u64, buf: &mut [u8]) -> Result<(), block::Error>;
         try_read(offset: u64, buf: &mut [u8]) -> Result<bool, block::Error>;
         write(offset: u64, data: &[u8], durability: Durability) -> Result<(), block::Error>;

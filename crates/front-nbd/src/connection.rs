@@ -6,6 +6,7 @@ use crate::{
     outbox::{JobCost, Outbox},
     stats::{ConnectionInfo, Counters},
 };
+use block::Lines;
 use env::{Pool, Task};
 use nbd_proto::request::{Command, Request};
 use std::{
@@ -27,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) counters: Counters,
     /// Set once the handshake is over.
     pub(crate) session: OnceLock<Session>,
+    /// Requests that limits of the device hold back. Set after the session.
+    pub(crate) lines: OnceLock<Arc<Lines<Job>>>,
     /// No more requests are to be taken.
     pub(crate) draining: AtomicBool,
 }
@@ -35,10 +38,26 @@ impl Connection {
     /// Requests that were received are finished, no others are taken.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        // There is no time for limits. Before the reader takes the end for that of the client.
+        if let Some(lines) = self.lines.get() {
+            lines.release();
+        }
         if self.session.get().is_some() {
             self.outbox.socket.stop_receiving();
         } else {
             self.outbox.socket.cut();
+        }
+    }
+
+    /// Forgets requests that were not begun: nobody waits for their answers.
+    pub(crate) fn abandon(&self) {
+        for job in self
+            .lines
+            .get()
+            .into_iter()
+            .flat_map(|lines| lines.abandon())
+        {
+            self.outbox.give_back(job.cost);
         }
     }
 

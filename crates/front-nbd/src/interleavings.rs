@@ -97,7 +97,7 @@ fn answer(outbox: &Arc<Outbox>) {
     for worker in workers {
         worker.join().expect("a worker");
     }
-    outbox.finish();
+    outbox.finish(|| {});
     assert!(!outbox.has_jobs());
 }
 

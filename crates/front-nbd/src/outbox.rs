@@ -217,11 +217,24 @@ impl Outbox {
         self.break_off(&mut self.state.lock(), error);
     }
 
-    /// Waits until every job was done and answered, then ends the writer.
-    pub(crate) fn finish(&self) {
+    /// Room of a job that will not be done.
+    pub(crate) fn give_back(&self, cost: JobCost) {
+        self.release(&mut self.state.lock(), &cost);
+        self.changed.notify_all();
+    }
+
+    /// Waits until every job was done and answered, then ends the writer. Of a broken connection `abandon` gives back
+    /// what was not begun.
+    pub(crate) fn finish(&self, abandon: impl Fn()) {
         let mut state = self.state.lock();
+        let mut abandoned = false;
         while state.jobs > 0 || (state.sending && !state.broken) {
-            self.changed.wait(&mut state);
+            if state.broken && !abandoned {
+                abandoned = true;
+                MutexGuard::unlocked(&mut state, &abandon);
+            } else {
+                self.changed.wait(&mut state);
+            }
         }
         state.ended = true;
         let writer = state.writer.take();
@@ -307,16 +320,20 @@ impl Outbox {
     /// Books a reply that is sent, or never will be.
     fn settle(&self, state: &mut State, reply: Reply) {
         state.queued_bytes -= reply.buffer.len();
-        if let Some(JobCost { bytes, reserved }) = reply.job {
-            state.jobs -= 1;
-            state.job_bytes -= bytes;
-            if reserved {
-                state.reserved_bytes -= bytes;
-            } else {
-                self.commons.budget.give(bytes);
-            }
+        if let Some(cost) = &reply.job {
+            self.release(state, cost);
         }
         self.commons.recycler.give(reply.buffer);
+    }
+
+    fn release(&self, state: &mut State, cost: &JobCost) {
+        state.jobs -= 1;
+        state.job_bytes -= cost.bytes;
+        if cost.reserved {
+            state.reserved_bytes -= cost.bytes;
+        } else {
+            self.commons.budget.give(cost.bytes);
+        }
     }
 
     fn break_off(&self, state: &mut State, error: &io::Error) {

@@ -4,9 +4,10 @@ use crate::{
     buffer::Buffer,
     connection::{Connection, Job, Work, Workers},
     execute::{Part, READ_PART, Session},
+    outbox::JobCost,
     receiver::Receiver,
 };
-use block::{Durability, check_range};
+use block::{Access, Demand, Durability, Lines, check_range};
 use nbd_proto::{
     ErrorCode, PAYLOAD_LEN_MAX,
     request::{Command, CommandFlags, EXTENDED_REQUEST_LEN, REQUEST_LEN, Request},
@@ -34,6 +35,7 @@ pub(crate) struct Reader<'a> {
     connection: &'a Arc<Connection>,
     session: &'a Session,
     workers: &'a Workers,
+    lines: &'a Arc<Lines<Job>>,
     receiver: Receiver,
     gathered: Buffer,
     piece: Buffer,
@@ -41,6 +43,8 @@ pub(crate) struct Reader<'a> {
     batch: u32,
     /// How many batches in a row were of one request, with nothing else in flight.
     solitary: u32,
+    /// The client said that there will be no more, and waits for its answers.
+    disconnected: bool,
 }
 
 /// Whether there will be more.
@@ -55,17 +59,25 @@ impl<'a> Reader<'a> {
         connection: &'a Arc<Connection>,
         session: &'a Session,
         workers: &'a Workers,
+        lines: &'a Arc<Lines<Job>>,
     ) -> Self {
         Reader {
             connection,
             session,
             workers,
+            lines,
             receiver: Receiver::new(),
             gathered: Buffer::default(),
             piece: Buffer::default(),
             batch: 0,
             solitary: 0,
+            disconnected: false,
         }
+    }
+
+    /// Whether the client took its leave; else it is gone.
+    pub(crate) const fn disconnected(&self) -> bool {
+        self.disconnected
     }
 
     /// Serves until the client leaves or the server ends.
@@ -144,9 +156,21 @@ impl<'a> Reader<'a> {
             Ok(command) => command,
             Err(code) => return self.refuse(request, payload_len, code),
         };
+        if let Some(demand) = demand(command, request)
+            && !self.lines.may_pass(demand)
+        {
+            return self.wait_in_line(command, request, demand);
+        }
+        self.begin(command, request)
+    }
+
+    fn begin(&mut self, command: Command, request: &Request) -> io::Result<Next> {
         let fua = request.flags.contains(CommandFlags::FUA);
         match command {
-            Command::Disconnect => return Ok(Next::End),
+            Command::Disconnect => {
+                self.disconnected = true;
+                return Ok(Next::End);
+            }
             Command::Write => return self.write(request, fua),
             Command::Read => self.read(request)?,
             Command::Trim | Command::WriteZeroes if !fua => self.execute(command, request),
@@ -232,25 +256,69 @@ impl<'a> Reader<'a> {
     }
 
     fn hand_over(&mut self, request: &Request, work: Work, len: u64) -> io::Result<()> {
-        let (connection, bytes) = (self.connection, len + JOB_OVERHEAD);
-        let cost = match connection.outbox.try_admit(bytes) {
-            Some(cost) => cost,
-            None => {
-                // What is gathered must not wait for room in the budgets.
-                self.send()?;
-                match connection.outbox.admit(bytes)? {
-                    Some(cost) => cost,
-                    None => return self.do_alone(request, work),
-                }
-            }
+        match self.room_for(len)? {
+            Some(cost) => self.workers.submit(self.job(request, work, cost)),
+            None => return self.do_alone(request, work),
+        }
+        Ok(())
+    }
+
+    /// Leaves a request that the device's limits hold back until its turn has come; others go on meanwhile.
+    fn wait_in_line(
+        &mut self,
+        command: Command,
+        request: &Request,
+        demand: Demand,
+    ) -> io::Result<Next> {
+        let Some(cost) = self.room_for(demand.bytes)? else {
+            self.lines.owe(demand);
+            return self.begin(command, request);
         };
-        self.workers.submit(Job {
-            connection: connection.clone(),
+        let work = match command {
+            Command::Read => Work::Read(0),
+            Command::Write => match self.receive_payload(request.length as usize) {
+                Ok(Some(payload)) => Work::Write(payload),
+                gone => {
+                    self.connection.outbox.give_back(cost);
+                    return gone.map(|_| Next::End);
+                }
+            },
+            other => Work::Whole(other),
+        };
+        self.lines.join(demand, self.job(request, work, cost));
+        Ok(Next::More)
+    }
+
+    fn receive_payload(&mut self, len: usize) -> io::Result<Option<Buffer>> {
+        // Before the client has time to send all of a long one.
+        self.send()?;
+        let mut payload = self.connection.outbox.recycler().take();
+        let room = payload.grow(len);
+        let had = self.receiver.take(room);
+        let rest = &mut room[had..];
+        let whole = self.connection.outbox.socket.recv_all(rest)? == rest.len();
+        Ok(whole.then_some(payload))
+    }
+
+    fn job(&self, request: &Request, work: Work, cost: JobCost) -> Job {
+        Job {
+            connection: self.connection.clone(),
             request: *request,
             work,
             cost,
-        });
-        Ok(())
+        }
+    }
+
+    /// Room for a job with so many bytes of data, waiting for some of the connection's own to end. `None`: others have
+    /// all there is.
+    fn room_for(&mut self, len: u64) -> io::Result<Option<JobCost>> {
+        let (connection, bytes) = (self.connection, len + JOB_OVERHEAD);
+        if let Some(cost) = connection.outbox.try_admit(bytes) {
+            return Ok(Some(cost));
+        }
+        // What is gathered must not wait for room in the budgets.
+        self.send()?;
+        connection.outbox.admit(bytes)
     }
 
     /// Does a job on this thread, with the memory that it has anyway. Nothing else of the connection is in
@@ -376,6 +444,17 @@ impl Drop for Room<'_> {
     fn drop(&mut self) {
         self.connection.outbox.budget().give(self.bytes);
     }
+}
+
+/// What limits count of a request, if anything.
+fn demand(command: Command, request: &Request) -> Option<Demand> {
+    let (access, bytes) = match command {
+        Command::Read => (Access::Read, request.length),
+        Command::Write => (Access::Write, request.length),
+        Command::WriteZeroes | Command::Trim => (Access::Write, 0),
+        _ => return None,
+    };
+    Some(Demand { access, bytes })
 }
 
 fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

@@ -12,7 +12,7 @@ use crate::{
     socket::Socket,
     stats::Counters,
 };
-use block::Exports;
+use block::{Exports, Lines};
 use env::{Env, SocketFile};
 use std::{
     collections::HashMap,
@@ -41,7 +41,7 @@ struct Shared {
     exports: Arc<dyn Exports>,
     config: Config,
     env: Env,
-    workers: Workers,
+    workers: Arc<Workers>,
     commons: Arc<Commons>,
     connections: Mutex<Connections>,
     one_ended: Condvar,
@@ -69,7 +69,7 @@ impl Server {
         Ok(Server {
             shared: Arc::new(Shared {
                 exports,
-                workers: Workers::new("nbd-worker", config.workers),
+                workers: Arc::new(Workers::new("nbd-worker", config.workers)),
                 config,
                 env,
                 commons: Arc::new(commons),
@@ -274,6 +274,7 @@ impl Shared {
             outbox: Arc::new(outbox),
             counters: Counters::default(),
             session: OnceLock::new(),
+            lines: OnceLock::new(),
             draining: false.into(),
         });
         connections.live.insert(connection.id, connection.clone());
@@ -305,16 +306,23 @@ impl Registered {
             peer = connection.peer,
             "an NBD client is connected"
         );
-        let mut reader = Reader::new(connection, session, &shared.workers);
+        let lines = connection.lines.get_or_init(|| {
+            let workers = shared.workers.clone();
+            Lines::new(session.device.clone(), move |job| workers.submit(job))
+        });
+        let mut reader = Reader::new(connection, session, &shared.workers, lines);
         if let Err(error) = reader.run() {
             connection.outbox.fail(&error);
+        }
+        if !reader.disconnected() {
+            connection.abandon();
         }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.connection.outbox.finish();
+        self.connection.outbox.finish(|| self.connection.abandon());
         let mut connections = self.shared.connections.lock();
         connections.live.remove(&self.connection.id);
         let stats = self.connection.counters.snapshot();

@@ -9,7 +9,7 @@ use crate::{
     stats::Tally,
     wakeup::{Bell, Wakeup},
 };
-use block::Durability;
+use block::{Durability, Lines};
 use env::{Pool, Task};
 use std::{
     fs::File,
@@ -144,26 +144,19 @@ impl Queue {
         }
     }
 
-    fn hand_over(
-        self: &Arc<Self>,
-        jobs: &Jobs,
-        head: u16,
-        request: &Request,
-    ) -> Result<(), Broken> {
-        {
-            let mut used = self.used.lock();
-            // Who makes the same chain available again before it is answered could have any number of jobs.
-            if used.jobs >= self.ring.size() {
-                return Err(Broken("more requests than the ring has entries"));
-            }
-            used.jobs += 1;
+    /// A job to be done elsewhere; it counts from now on.
+    fn job(self: &Arc<Self>, head: u16, request: &Request) -> Result<Job, Broken> {
+        let mut used = self.used.lock();
+        // Who makes the same chain available again before it is answered could have any number of jobs.
+        if used.jobs >= self.ring.size() {
+            return Err(Broken("more requests than the ring has entries"));
         }
-        jobs.submit(Job {
+        used.jobs += 1;
+        Ok(Job {
             queue: self.clone(),
             head,
             request: request.clone(),
-        });
-        Ok(())
+        })
     }
 
     /// Waits until nothing that was handed over is left.
@@ -182,6 +175,7 @@ impl Queue {
 /// A queue and its thread.
 pub(crate) struct Running {
     queue: Arc<Queue>,
+    lines: Arc<Lines<Job>>,
     stop: Arc<Bell>,
     thread: JoinHandle<End>,
 }
@@ -211,6 +205,7 @@ impl Running {
         let stop = Arc::new(Bell::new()?);
         let wakeup = Wakeup::new(&stop, OwnedFd::from(kick.try_clone()?))?;
         let mut runner = Runner::new(queue.clone(), jobs, next, recovered.counter);
+        let lines = runner.lines.clone();
         let thread = env::spawn("vhost-queue", move || {
             let outcome = runner.run(&recovered.again, &wakeup);
             if let Err(Broken(why)) = outcome {
@@ -223,6 +218,7 @@ impl Running {
         })?;
         Ok(Running {
             queue,
+            lines,
             stop,
             thread,
         })
@@ -237,6 +233,8 @@ impl Running {
             next: 0,
             broken: true,
         });
+        // There is no time for limits.
+        self.lines.release();
         self.queue.drain();
         end
     }
@@ -285,6 +283,8 @@ pub(crate) fn serve_waiting(queue: Queue, jobs: Arc<Jobs>) -> Result<(), Broken>
 struct Runner {
     queue: Arc<Queue>,
     jobs: Arc<Jobs>,
+    /// Requests that limits of the device hold back.
+    lines: Arc<Lines<Job>>,
     parser: Parser,
     next: u16,
     counter: u64,
@@ -297,7 +297,9 @@ struct Runner {
 
 impl Runner {
     fn new(queue: Arc<Queue>, jobs: Arc<Jobs>, next: u16, counter: u64) -> Self {
+        let workers = jobs.clone();
         Runner {
+            lines: Lines::new(queue.disk.device.clone(), move |job| workers.submit(job)),
             queue,
             jobs,
             parser: Parser::default(),
@@ -378,9 +380,15 @@ impl Runner {
             inflight.begin(head, self.counter);
             self.counter = self.counter.wrapping_add(1);
         }
+        if let Some(demand) = request.demand()
+            && !self.lines.may_pass(demand)
+        {
+            self.lines.join(demand, queue.job(head, request)?);
+            return Ok(());
+        }
         match queue.serve(request, wait, &mut self.tally) {
             Some(len) => self.done.push(Done { head, len }),
-            None => queue.hand_over(&self.jobs, head, request)?,
+            None => self.jobs.submit(queue.job(head, request)?),
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use crate::{
     memory::{Broken, Memory, Segment},
     ring::{Descriptor, Ring},
 };
+use block::{Access, Demand};
 use virtio_bindings::{
     virtio_blk::{
         VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
@@ -93,6 +94,17 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn data_len(&self) -> u64 {
         self.data.iter().map(|segment| segment.len() as u64).sum()
+    }
+
+    /// What limits count of it, if anything.
+    pub(crate) fn demand(&self) -> Option<Demand> {
+        let (access, bytes) = match self.header.kind {
+            Kind::Read => (Access::Read, self.data_len()),
+            Kind::Write => (Access::Write, self.data_len()),
+            Kind::Discard | Kind::WriteZeroes => (Access::Write, 0),
+            Kind::Flush | Kind::Id | Kind::Other => return None,
+        };
+        Some(Demand { access, bytes })
     }
 }
 

@@ -4,6 +4,7 @@ mod data;
 mod file;
 mod ids;
 mod image_format;
+pub mod limits;
 mod name;
 mod progress;
 pub mod size;
@@ -15,6 +16,7 @@ pub use ids::{
     SnapshotId, StoreId, VolumeId, is_zero, is_zero_block,
 };
 pub use image_format::ImageFormat;
+pub use limits::{Limit, LimitKind, Limits};
 pub use name::{Name, NameError, VolumeRef};
 pub use progress::{Cancelled, NoProgress, Progress};
 

@@ -8,8 +8,8 @@ use crate::{
 use catalog::{Backend, Change, IdKind, Properties, VolumeRecord};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{
-    Codec, Generation, Name, Root, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
-    VolumeRef, size::format_size,
+    Codec, Generation, Limits, Name, Root, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
+    VolumeRef, limits::LimitChange, size::format_size,
 };
 
 /// A volume to be.
@@ -57,6 +57,8 @@ pub struct Update {
     pub read_only: Option<bool>,
     /// Bytes that it may map; 0: no quota any more.
     pub quota: Option<u64>,
+    /// How fast it may be used.
+    pub limits: Vec<LimitChange>,
 }
 
 /// Checks a volume's size, bytes.
@@ -172,6 +174,7 @@ impl Store {
             quota: None,
             vhost_queues: 0,
             backend: Backend::Store,
+            limits: Limits::NONE,
         })
     }
 
@@ -261,6 +264,10 @@ impl Volume {
             Some(bytes) => Some(bytes),
             None => record.quota,
         };
+        for change in &update.limits {
+            let changed = record.limits.change(change);
+            changed.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
+        }
         self.commit_record(&mut committed, record)?;
         Ok(committed.record.clone())
     }

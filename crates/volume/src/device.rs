@@ -7,11 +7,12 @@ use crate::{
     volume::Volume,
 };
 use block::{
-    BlockDevice, DeviceInfo, Durability, Error as BlockError, ErrorKind, Extent, ExtentKind,
-    check_range,
+    BlockDevice, Demand, DeviceInfo, Durability, Error as BlockError, ErrorKind, Extent,
+    ExtentKind, Turn, check_range,
 };
+use limits::Limited;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
-use types::{BLOCK_SIZE, Name, Root, VolumeRef};
+use types::{BLOCK_SIZE, Name, Root, VolumeId, VolumeRef};
 
 /// Blocks that one look at what is written covers: 1 GiB.
 const WINDOW: u64 = 1 << 18;
@@ -99,6 +100,10 @@ impl BlockDevice for VolumeDevice {
             read_only: self.0.read_only.load(Relaxed),
             block_size: BLOCK_SIZE as u32,
         }
+    }
+
+    fn admit(&self, _: Demand, _: Turn) -> bool {
+        true
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), BlockError> {
@@ -323,6 +328,11 @@ impl BlockDevice for SnapshotDevice {
         }
     }
 
+    /// A volume's limits are its guest's: who saves a snapshot takes nothing from them.
+    fn admit(&self, _: Demand, _: Turn) -> bool {
+        true
+    }
+
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), BlockError> {
         self.check("read", offset, buf.len() as u64)?;
         let all: Vec<_> = pieces(offset, buf.len()).collect();
@@ -385,10 +395,27 @@ impl Store {
             None => {
                 let volume = self.shared.by_name(&r.volume)?;
                 Shared::refuse_file(&volume.record.lock().record)?;
-                Ok(Arc::new(VolumeDevice(volume)))
+                let limiter = Arc::clone(&volume.limiter);
+                Ok(Arc::new(Limited::new(
+                    Arc::new(VolumeDevice(volume)),
+                    limiter,
+                )))
             }
             Some(_) => self.frozen_device(r),
         }
+    }
+
+    /// The device of a volume whose data are elsewhere, with the volume's limits.
+    ///
+    /// # Errors
+    /// If there is no such volume.
+    pub fn limited(
+        &self,
+        id: VolumeId,
+        device: Arc<dyn BlockDevice>,
+    ) -> Result<Arc<dyn BlockDevice>, Error> {
+        let limiter = Arc::clone(&self.shared.volume(id)?.limiter);
+        Ok(Arc::new(Limited::new(device, limiter)))
     }
 
     /// Opens a snapshot, or a volume as it is now, to read: what is written later is not seen.

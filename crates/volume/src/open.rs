@@ -17,6 +17,7 @@ use brick_local::LocalBrick;
 use catalog::{Catalog, Change, IdKind, Properties, Settings};
 use catalog_redb::RedbCatalog;
 use env::{Env, Lock, LockError, Watch};
+use limits::Timer;
 use pack::PackStore;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use sync::{Mutex, RwLock, atomic::AtomicBool};
@@ -185,6 +186,7 @@ impl Store {
             watch,
             work: WorkQueue::default(),
             hurry: AtomicBool::new(false),
+            timer: Timer::new(Arc::clone(&env.clock)),
             volumes: Mutex::new(BTreeMap::new()),
             roots: RwLock::new(()),
             pins: Arc::new(RootPins::default()),

@@ -15,6 +15,7 @@ use catalog::{Catalog, VolumeRecord};
 use env::{Env, Lock, Watch};
 use gc::OwnedRoot;
 use journal::Journal;
+use limits::{Throttled, Timer};
 use pack::PackStore;
 use std::{
     collections::BTreeMap,
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) work: WorkQueue,
     /// The background is to end: destages give up.
     pub(crate) hurry: AtomicBool,
+    /// Calls those whom limits hold back.
+    pub(crate) timer: Arc<Timer>,
     /// Held while a volume is brought into use, so that there is never more than one of it.
     pub(crate) volumes: Mutex<BTreeMap<VolumeId, Arc<Volume>>>,
     /// Held shared by who carries a root from one place of the catalog to another, and exclusively by who
@@ -285,6 +288,19 @@ impl Store {
         volume.map_or(0, |volume| volume.stats().dirty)
     }
 
+    /// What limits did to the volumes in use that have some, or had.
+    #[must_use]
+    pub fn throttled(&self) -> Vec<(Name, Throttled)> {
+        let volumes = self.shared.open_volumes().into_iter();
+        let throttled = volumes.map(|volume| {
+            let name = volume.name.lock().clone();
+            (name, volume.limiter.throttled())
+        });
+        throttled
+            .filter(|(_, throttled)| throttled.requests > 0)
+            .collect()
+    }
+
     /// Looks at the brick's free space again: what was freed is open to writers at once.
     pub fn update_space(&self) {
         self.shared.update_space();
@@ -356,7 +372,9 @@ impl Store {
         for volume in self.shared.open_volumes() {
             let _managing = volume.manage.lock();
             volume.state.write().closed = true;
+            volume.limiter.close();
         }
+        self.shared.timer.close();
         let kept = kept.and_then(|()| self.keep_all());
         if kept.is_ok() {
             self.forget_buffer();
@@ -444,7 +462,9 @@ impl Drop for Store {
             self.forget_buffer();
         }
         // Volumes and what they share refer to each other.
-        self.shared.volumes.lock().clear();
+        for volume in std::mem::take(&mut *self.shared.volumes.lock()).into_values() {
+            volume.limiter.close();
+        }
     }
 }
 

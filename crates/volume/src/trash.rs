@@ -31,6 +31,7 @@ impl Store {
             .ballast
             .or_without(|| volume.retire(|| self.move_to_trash(&volume)))?;
         self.shared.volumes.lock().remove(&volume.id);
+        volume.limiter.close();
         Ok(removed)
     }
 

@@ -10,6 +10,7 @@ use crate::{
 };
 use catalog::{SnapshotRecord, VolumeRecord};
 use journal::Ticket;
+use limits::Limiter;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, OnceLock},
@@ -33,6 +34,8 @@ pub(crate) struct Volume {
     pub(crate) read_only: AtomicBool,
     /// Mirrors the record: bytes, or none.
     pub(crate) quota: AtomicU64,
+    /// Has the record's limits.
+    pub(crate) limiter: Arc<Limiter>,
     /// Mirrors the record.
     pub(crate) mapped: AtomicU64,
     /// Mirrors the record, for whoever tells the log and must not wait for a commit.
@@ -169,6 +172,7 @@ impl Volume {
             size: AtomicU64::new(record.size),
             read_only: AtomicBool::new(record.properties.read_only),
             quota: AtomicU64::new(record.quota.unwrap_or(UNLIMITED)),
+            limiter: Limiter::new(&shared.timer, &record.limits),
             mapped: AtomicU64::new(record.mapped_blocks),
             name: Mutex::new(record.name.clone()),
             queued: AtomicBool::new(false),
@@ -212,6 +216,9 @@ impl Volume {
         self.read_only.store(record.properties.read_only, Relaxed);
         let quota = record.quota.unwrap_or(UNLIMITED);
         self.quota.store(quota, Relaxed);
+        if record.limits != committed.record.limits {
+            self.limiter.set(&record.limits);
+        }
         self.set_record(committed, record);
     }
 

@@ -40,6 +40,9 @@ impl BlockDevice for Shared {
     fn info(&self) -> block::DeviceInfo {
         self.0.info()
     }
+    fn admit(&self, demand: block::Demand, turn: block::Turn) -> bool {
+        self.0.admit(demand, turn)
+    }
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), block::Error> {
         self.0.read(offset, buf)
     }

@@ -81,7 +81,17 @@ fn changes(name: &str, request: &UpdateVolume) -> String {
             .map(|read_only| format!("read_only={read_only}")),
         request.quota.map(|quota| format!("quota={quota}")),
     ];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    let limits = request.limits.list().into_iter().flat_map(|(kind, limit)| {
+        let name = kind.name();
+        [
+            limit.rate.map(|rate| format!("{name}={rate}")),
+            limit.burst.map(|burst| format!("{name}-burst={burst}")),
+            limit
+                .burst_seconds
+                .map(|seconds| format!("{name}-burst-seconds={seconds}")),
+        ]
+    });
+    let parts: Vec<_> = parts.into_iter().chain(limits).flatten().collect();
     format!("volume {name} was changed: {}", parts.join(" "))
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use catalog::{ErrorKind, Properties, Trashed};
 use proptest::prelude::*;
-use types::{Codec, Epoch, Generation, PackId, Pointer, Root};
+use types::{Codec, Epoch, Generation, Limits, PackId, Pointer, Root};
 
 fn volume() -> VolumeRecord {
     VolumeRecord {
@@ -32,6 +32,7 @@ fn volume() -> VolumeRecord {
         quota: None,
         vhost_queues: 0,
         backend: catalog::Backend::Store,
+        limits: Limits::NONE,
     }
 }
 
@@ -77,7 +78,7 @@ fn why(bytes: &[u8]) -> String {
 fn version_3_looks_like_this() {
     assert_eq!(
         hex(&encode(&volume()).unwrap()),
-        "0301020377656203808080800486a001020708010200090103744031010a0b000000268016d7"
+        "0301020377656203808080800486a001020708010200090103744031010a0b000000000000000000d96534b0"
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),

@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
 use catalog::{Catalog, Error, Properties, Settings, SnapshotRecord, VolumeRecord};
-use types::{Epoch, Generation, Name, Root, SnapshotId, VolumeId};
+use types::{Epoch, Generation, Limits, Name, Root, SnapshotId, VolumeId};
 
 pub fn name(text: &str) -> Name {
     text.parse().expect("a good name")
@@ -26,6 +26,7 @@ pub fn volume(id: u64, text: &str) -> VolumeRecord {
         quota: None,
         vhost_queues: 0,
         backend: catalog::Backend::Store,
+        limits: Limits::NONE,
     }
 }
 

@@ -6,11 +6,12 @@ mod client;
 mod handshake;
 mod limits;
 mod server;
+mod throttle;
 mod transmission;
 
 use block::{
-    Bitmap, BlockDevice, DeviceInfo, Durability, Error, ErrorKind, Exports, Extent, MemoryDevice,
-    Run, check_range,
+    Bitmap, BlockDevice, Demand, DeviceInfo, Durability, Error, ErrorKind, Exports, Extent,
+    MemoryDevice, Run, Turn, check_range,
 };
 use front_nbd::{Config, Server};
 use std::{
@@ -146,6 +147,10 @@ impl Gate {
 impl BlockDevice for Gate {
     fn info(&self) -> DeviceInfo {
         self.memory.info()
+    }
+
+    fn admit(&self, _: Demand, _: Turn) -> bool {
+        true
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! A device in memory that can grow, wait and fail.
 
 use block::{
-    BlockDevice, DeviceInfo, Durability, Error, ErrorKind, Extent, MemoryDevice, check_range,
+    BlockDevice, Demand, DeviceInfo, Durability, Error, ErrorKind, Extent, MemoryDevice, Turn,
+    check_range,
 };
 use std::sync::{
     Arc,
@@ -106,6 +107,10 @@ impl BlockDevice for TestDevice {
             read_only: self.read_only,
             block_size: 4096,
         }
+    }
+
+    fn admit(&self, _: Demand, _: Turn) -> bool {
+        true
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {

@@ -8,6 +8,7 @@ mod failure;
 mod files;
 mod health;
 mod jobs;
+mod limits;
 mod output;
 mod snapshots;
 mod store;

@@ -5,7 +5,7 @@ use super::{
     client::Client,
     content,
     failure::Failure,
-    files, jobs,
+    files, jobs, limits,
     output::{Output, pairs, switch, table, time},
     snapshots,
 };
@@ -256,6 +256,7 @@ fn details(v: &Volume) -> String {
     }
     lines.extend([
         ("read-only", switch(v.read_only)),
+        ("limits", limits::describe(v.limits)),
         ("snapshots", v.snapshots.to_string()),
         ("clients", v.connections.to_string()),
         ("vhost", v.vhost.clone().unwrap_or_else(|| "off".to_owned())),
@@ -301,9 +302,11 @@ fn parse_properties(properties: &[String]) -> Result<UpdateVolume> {
             "read-only" => update.read_only = on()?,
             "quota" if value == "none" => update.quota = Some(0),
             "quota" => update.quota = Some(parse_size(value).map_err(Failure::usage)?),
+            _ if limits::set(&mut update.limits, key, value)? => {}
             _ => {
-                let message =
-                    format!("'{key}' is no property: there are codec, dedup, quota and read-only");
+                let message = format!(
+                    "'{key}' is no property: there are codec, dedup, quota, read-only, and limits such as iops or write-bps"
+                );
                 return Err(Failure::usage(message));
             }
         }

@@ -285,6 +285,7 @@ impl Control for Daemon {
             codec: request.codec,
             read_only: request.read_only,
             quota: request.quota,
+            limits: request.limits.changes(),
         };
         if update.name.is_some() {
             self.refuse_rename(&name)?;
@@ -307,10 +308,8 @@ impl Control for Daemon {
     fn remove_volume(&self, name: &str, force: bool) -> Result<TrashEntry> {
         let name = convert::name(name)?;
         self.cut_off(&name, force)?;
-        let removed = self
-            .store
-            .remove_volume(&name)
-            .map_err(convert::api_error)?;
+        let removed = self.store.remove_volume(&name);
+        let removed = removed.map_err(convert::api_error)?;
         self.vhost.follow(removed.id);
         match removed.backend.file() {
             None => self.trash_entry(removed),

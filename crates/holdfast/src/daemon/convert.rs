@@ -79,6 +79,7 @@ pub(crate) fn volume(
         codec: record.properties.codec,
         read_only: record.properties.read_only,
         quota: record.quota,
+        limits: record.limits.into(),
         origin: record.origin,
         snapshots,
         created_ms: record.created_ms,

@@ -46,10 +46,15 @@ impl Exports for StoreExports {
         if let Ok(record) = self.store.find(&r.volume)
             && let Some(file) = record.backend.file()
         {
-            return self.files.open(&record, file, &r).map_err(|e| {
+            let disk = self.files.open(&record, file, &r).map_err(|e| {
                 tracing::error!(volume = %r, error = %e, "cannot be opened");
                 e.into_block("open")
-            });
+            })?;
+            if r.snapshot.is_some() {
+                return Ok(disk);
+            }
+            let limited = self.store.limited(record.id, disk);
+            return limited.map_err(|e| e.into_block("open"));
         }
         self.store.device(&r).map_err(|e| e.into_block("open"))
     }

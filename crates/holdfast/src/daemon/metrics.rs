@@ -3,13 +3,23 @@
 use super::control::Daemon;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::{counter::ConstCounter, family::Family, gauge::Gauge},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+    },
     registry::Registry,
 };
+use std::sync::atomic::AtomicU64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Label {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfVolume {
+    volume: String,
 }
 
 /// All figures in the OpenMetrics text format.
@@ -19,6 +29,7 @@ fn encode_all(daemon: &Daemon) -> Result<String, std::fmt::Error> {
     scrub(&mut registry, daemon);
     nbd(&mut registry, daemon);
     vhost(&mut registry, daemon);
+    limits(&mut registry, daemon);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -230,6 +241,31 @@ fn scrub(registry: &mut Registry, daemon: &Daemon) {
         "scrub_damage_found",
         "Damaged packs found by scrubbing",
         status.damaged_total,
+    );
+}
+
+/// Of volumes whose limits held anything back.
+fn limits(registry: &mut Registry, daemon: &Daemon) {
+    let requests: Family<OfVolume, Counter> = Family::default();
+    let seconds: Family<OfVolume, Counter<f64, AtomicU64>> = Family::default();
+    for (name, throttled) in daemon.store.throttled() {
+        let label = OfVolume {
+            volume: name.to_string(),
+        };
+        requests.get_or_create(&label).inc_by(throttled.requests);
+        seconds
+            .get_or_create(&label)
+            .inc_by(throttled.time.as_secs_f64());
+    }
+    registry.register(
+        "volume_throttled_requests",
+        "Requests that waited for a limit of their volume",
+        requests,
+    );
+    registry.register(
+        "volume_throttled_seconds",
+        "Time in which requests of the volume waited for a limit: its rate is 1 where the volume always wants more",
+        seconds,
     );
 }
 

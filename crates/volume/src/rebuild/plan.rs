@@ -8,7 +8,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
 };
-use types::{Epoch, Generation, Name, PackId, Root, VOLUME_SIZE_MAX, VolumeId, size::format_size};
+use types::{
+    Epoch, Generation, Limits, Name, PackId, Root, VOLUME_SIZE_MAX, VolumeId, size::format_size,
+};
 
 /// Pack ids that are left out where it is not known which were handed out: packs that were removed had some.
 const PACK_IDS_SKIPPED: u64 = 1 << 20;
@@ -239,10 +241,11 @@ impl Plan {
                 at_ms: now_ms,
                 until_ms: now_ms.saturating_add(keep_ms),
             }),
-            // Nobody notes it but the catalog.
+            // Nobody notes these but the catalog.
             quota: None,
             vhost_queues: 0,
             backend: catalog::Backend::Store,
+            limits: Limits::NONE,
         };
         self.contents.volumes.insert(record.id, record);
     }

@@ -182,12 +182,14 @@ pub(crate) enum Volume {
     },
     /// Change properties, for what is written from now on.
     #[command(
-        after_help = "Example:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G"
+        after_help = "Examples:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G\n  holdfast volume set web iops=5000 write-bps=100M\n  holdfast volume set web iops-burst=20000 iops-burst-seconds=60\n  holdfast volume set web iops=none"
     )]
     Set {
         /// Its name.
         name: Name,
-        /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off, quota=SIZE|none.
+        /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off, quota=SIZE|none; limits, in force at once:
+        /// iops, read-iops, write-iops=NUMBER|none, bps, read-bps, write-bps=SIZE|none, each a second; each with
+        /// -burst=NUMBER|SIZE|none and -burst-seconds=NUMBER, what it may exceed it by, and for how long.
         #[arg(required = true, value_name = "KEY=VALUE")]
         properties: Vec<String>,
     },
