@@ -78,6 +78,10 @@ pub enum IdKind {
 /// One change of a commit. A record's `version` says what it was made from: 0, it must not exist
 /// yet; else the stored version, which then grows by one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a commit has few of them, and they live as long as it"
+)]
 pub enum Change {
     /// Makes or replaces the store-wide record.
     PutSettings(Settings),

@@ -1,9 +1,12 @@
 //! The budget for dirty data, and how writers are slowed as it fills.
 //!
-//! Up to half of the budget a write costs nothing. From there on writers are delayed, together, so that
-//! they come in at the pace at which destaging drains when three quarters are taken, and at
-//! less beyond. Nobody is refused while the store has space: at the end of the budget writers wait for the
-//! drain.
+//! Up to half of the budget a write costs nothing. From there on writers are delayed, so that they come in at the pace
+//! at which destaging drains when three quarters are taken, and at less beyond. Nobody is refused while the store has
+//! space: at the end of the budget writers wait for the drain.
+//!
+//! Volumes that have dirty data have equal shares of the budget. Who holds less than half of its share is not delayed,
+//! however full the budget is, and who holds more than all of it does not get at the last tenth: so a greedy volume
+//! waits for the drain, and others beside it do not. A share that is not used is anybody's.
 //!
 //! Near the end of the brick's space the budget is what is sure to find room there, see the module `space`:
 //! the same slowing, and in the end a refusal.
@@ -24,6 +27,8 @@ const SLEEP_MIN: Duration = Duration::from_micros(500);
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// Who waits for the drain looks again so often, whatever it hears.
 const WAIT_MAX: Duration = Duration::from_millis(100);
+/// What is left at this fill is for volumes that do not have their share.
+const CROWDED: f64 = 0.9;
 /// The drain is thought to be at least this fast, bytes per second.
 const DRAIN_MIN: f64 = 4e6;
 
@@ -32,12 +37,21 @@ pub(crate) struct Budget {
     limit: u64,
     pub(crate) space: Space,
     dirty: AtomicU64,
+    /// Volumes that have some of it.
+    holders: AtomicU64,
     /// Bytes per second, as an f64's bits.
     drain: AtomicU64,
-    debt_ns: AtomicU64,
     full: Mutex<()>,
     drained: Condvar,
     closed: AtomicBool,
+}
+
+/// What one volume has of the budget.
+#[derive(Default)]
+pub(crate) struct Account {
+    dirty: AtomicU64,
+    /// Delays that its writers share.
+    debt_ns: AtomicU64,
 }
 
 /// How the budget and the space stand.
@@ -80,8 +94,8 @@ impl Budget {
             limit,
             space: Space::new(reserve),
             dirty: AtomicU64::new(0),
+            holders: AtomicU64::new(0),
             drain: AtomicU64::new(200e6f64.to_bits()),
-            debt_ns: AtomicU64::new(0),
             full: Mutex::new(()),
             drained: Condvar::new(),
             closed: AtomicBool::new(false),
@@ -103,17 +117,23 @@ impl Budget {
         self.dirty.load(Relaxed)
     }
 
-    /// A layer grew or shrank.
-    pub(crate) fn charge(&self, before: u64, after: u64) {
-        if after >= before {
-            self.dirty.fetch_add(after - before, Relaxed);
-        } else {
-            self.release(before - after);
+    /// A layer of a volume grew or shrank.
+    pub(crate) fn charge(&self, account: &Account, before: u64, after: u64) {
+        if after < before {
+            return self.release(account, before - after);
+        }
+        let grown = after - before;
+        self.dirty.fetch_add(grown, Relaxed);
+        if grown > 0 && account.dirty.fetch_add(grown, Relaxed) == 0 {
+            self.holders.fetch_add(1, Relaxed);
         }
     }
 
-    /// What was dirty is in packs, or was given up.
-    pub(crate) fn release(&self, bytes: u64) {
+    /// What was dirty of a volume is in packs, or was given up.
+    pub(crate) fn release(&self, account: &Account, bytes: u64) {
+        if bytes > 0 && account.dirty.fetch_sub(bytes, Relaxed) == bytes {
+            self.holders.fetch_sub(1, Relaxed);
+        }
         let before = self.dirty.fetch_sub(bytes, Relaxed);
         debug_assert!(before >= bytes, "released more than was charged");
         self.wake();
@@ -164,6 +184,16 @@ impl Budget {
         }
     }
 
+    /// Volumes that have dirty data, at least one. The count may lag behind, and be below nothing for a moment.
+    fn holders(&self) -> f64 {
+        (self.holders.load(Relaxed) as i64).max(1) as f64
+    }
+
+    /// How full a volume's share of so much is, 0 to 1 and beyond.
+    fn share_of(&self, account: &Account, limit: u64) -> f64 {
+        account.dirty.load(Relaxed) as f64 * self.holders() / limit.max(1) as f64
+    }
+
     /// How long a writer of `bytes` should wait now, if at all, at this fill and drain.
     fn delay(fill: f64, bytes: u64, drain: f64) -> Duration {
         let ramp = ((fill - 0.5).max(0.0) / 0.25).min(2.0);
@@ -174,19 +204,25 @@ impl Budget {
     ///
     /// # Errors
     /// [`ErrorKind::NoSpace`] if they would find no room even with nothing else dirty; those of the waiter.
-    pub(crate) fn admit(&self, bytes: u64, need: Need, waiter: &impl Waiter) -> Result<(), Error> {
-        self.slow_down(bytes, need, waiter);
+    pub(crate) fn admit(
+        &self,
+        account: &Account,
+        bytes: u64,
+        need: Need,
+        waiter: &impl Waiter,
+    ) -> Result<(), Error> {
+        self.slow_down(account, bytes, need, waiter);
         while !self.closed.load(Relaxed) {
             if need == Need::Space {
                 self.check_space(bytes)?;
             }
-            if self.has_room(bytes, need) {
+            if self.has_room(account, bytes, need) {
                 break;
             }
             if waiter.drain()? {
                 let mut guard = self.full.lock();
                 // Again under the lock: what changes either wakes us from now on.
-                if !self.has_room(bytes, need) && !self.closed.load(Relaxed) {
+                if !self.has_room(account, bytes, need) && !self.closed.load(Relaxed) {
                     self.drained.wait_for(&mut guard, WAIT_MAX);
                 }
             }
@@ -194,7 +230,7 @@ impl Budget {
         Ok(())
     }
 
-    fn slow_down(&self, bytes: u64, need: Need, waiter: &impl Waiter) {
+    fn slow_down(&self, account: &Account, bytes: u64, need: Need, waiter: &impl Waiter) {
         let limit = if need == Need::Space {
             let held_back = self.space.delay(bytes);
             if !held_back.is_zero() {
@@ -204,22 +240,27 @@ impl Budget {
         } else {
             self.limit
         };
-        let fill = self.fill_of(limit);
+        let fill = self.fill_of(limit).min(self.share_of(account, limit));
         if fill <= 0.5 {
             return;
         }
-        let delay = Self::delay(fill, bytes, f64::from_bits(self.drain.load(Relaxed)));
-        let owed =
-            self.debt_ns.fetch_add(delay.as_nanos() as u64, Relaxed) + delay.as_nanos() as u64;
+        // Each volume by itself is slowed to its part of the drain.
+        let drain = f64::from_bits(self.drain.load(Relaxed)) / self.holders();
+        let delay = Self::delay(fill, bytes, drain).as_nanos() as u64;
+        let owed = account.debt_ns.fetch_add(delay, Relaxed) + delay;
         if owed >= SLEEP_MIN.as_nanos() as u64 {
-            // Whoever takes the debt pays it for all: writers share one pace.
-            let debt = Duration::from_nanos(self.debt_ns.swap(0, Relaxed));
+            // Whoever takes the debt pays it for all: writers of a volume share one pace.
+            let debt = Duration::from_nanos(account.debt_ns.swap(0, Relaxed));
             waiter.sleep(debt.min(SLEEP_MAX));
         }
     }
 
-    fn has_room(&self, bytes: u64, need: Need) -> bool {
+    fn has_room(&self, account: &Account, bytes: u64, need: Need) -> bool {
         let dirty = self.dirty.load(Relaxed);
+        // Judged by the same figure as what is due to be destaged: who waits here is waited for by somebody.
+        if self.fill_of(self.limit) >= CROWDED && self.share_of(account, self.limit) >= 1.0 {
+            return false;
+        }
         let finds_room = || dirty.saturating_add(bytes) <= self.space.dirty_limit();
         dirty < self.limit && (need == Need::Memory || finds_room())
     }
@@ -244,6 +285,7 @@ mod tests {
     /// Drains what it is told to, and remembers what it slept.
     struct Drains<'a> {
         budget: &'a Budget,
+        account: &'a Account,
         bytes: u64,
         slept: RefCell<Duration>,
     }
@@ -256,14 +298,15 @@ mod tests {
             if self.bytes == 0 {
                 return Err(Error::new(ErrorKind::Io, "nothing drains"));
             }
-            self.budget.release(self.bytes);
+            self.budget.release(self.account, self.bytes);
             Ok(false)
         }
     }
 
-    fn drains(budget: &Budget, bytes: u64) -> Drains<'_> {
+    fn drains<'a>(budget: &'a Budget, account: &'a Account, bytes: u64) -> Drains<'a> {
         Drains {
             budget,
+            account,
             bytes,
             slept: RefCell::default(),
         }
@@ -282,20 +325,25 @@ mod tests {
 
     #[test]
     fn what_is_accepted_finds_room() {
-        let budget = Budget::new(1000, 50);
+        let (budget, account) = (Budget::new(1000, 50), Account::default());
         let space = |free| brick::Space { total: 1000, free };
         let refused = |bytes| {
-            let admitted = budget.admit(bytes, Need::Space, &drains(&budget, 0));
+            let admitted =
+                budget.admit(&account, bytes, Need::Space, &drains(&budget, &account, 0));
             admitted.err().map(|e| e.kind())
         };
         // Room for 150, of which half is for nodes.
         budget.set_space(space(200), 0, 0);
         assert_eq!(refused(75), None);
         assert_eq!(refused(76), Some(ErrorKind::NoSpace));
-        budget.charge(0, 30);
+        budget.charge(&account, 0, 30);
         // It has room once what is dirty has drained: this one waits.
         assert_eq!(refused(75), Some(ErrorKind::Io));
-        assert!(budget.admit(75, Need::Space, &drains(&budget, 30)).is_ok());
+        assert!(
+            budget
+                .admit(&account, 75, Need::Space, &drains(&budget, &account, 30))
+                .is_ok()
+        );
         assert_eq!(budget.pressure().dirty, 0);
         // What the journal may still take is not for writers.
         budget.set_space(space(200), 20, 0);
@@ -306,7 +354,7 @@ mod tests {
 
     #[test]
     fn who_gives_space_back_is_never_refused() {
-        let budget = Budget::new(1000, 50);
+        let (budget, account) = (Budget::new(1000, 50), Account::default());
         budget.set_space(
             brick::Space {
                 total: 1000,
@@ -315,16 +363,20 @@ mod tests {
             0,
             0,
         );
-        budget.charge(0, 999);
-        assert!(budget.admit(64, Need::Memory, &drains(&budget, 0)).is_ok());
-        budget.charge(0, 1);
-        let full = budget.admit(64, Need::Memory, &drains(&budget, 0));
+        budget.charge(&account, 0, 999);
+        assert!(
+            budget
+                .admit(&account, 64, Need::Memory, &drains(&budget, &account, 0))
+                .is_ok()
+        );
+        budget.charge(&account, 0, 1);
+        let full = budget.admit(&account, 64, Need::Memory, &drains(&budget, &account, 0));
         assert_eq!(full.map_err(|e| e.kind()), Err(ErrorKind::Io));
     }
 
     #[test]
     fn writers_are_slowed_before_they_are_refused() {
-        let budget = Budget::new(1 << 30, 1 << 20);
+        let (budget, account) = (Budget::new(1 << 30, 1 << 20), Account::default());
         let slept = |room: u64| {
             let total = 1 << 40;
             budget.set_space(
@@ -335,11 +387,162 @@ mod tests {
                 0,
                 0,
             );
-            let waiter = drains(&budget, 0);
-            budget.admit(4096, Need::Space, &waiter).unwrap();
+            let waiter = drains(&budget, &account, 0);
+            budget.admit(&account, 4096, Need::Space, &waiter).unwrap();
             waiter.slept.into_inner()
         };
         assert_eq!(slept(1 << 20), Duration::ZERO);
         assert!(slept(1 << 19) < slept(1 << 17) && slept(1 << 17) < slept(1 << 14));
+    }
+
+    const LIMIT: u64 = 64 << 20;
+    /// Bytes a second that the drain takes.
+    const DRAIN: u64 = 100 << 20;
+    const WRITE: u64 = 64 << 10;
+
+    /// A volume that is written, at moments of its own.
+    struct Writer {
+        account: Account,
+        now: Duration,
+        slept: Duration,
+        dirty: u64,
+        written: u64,
+        /// Between two writes, if it need not wait.
+        pause: Duration,
+    }
+
+    /// Budget and drain in simulated time: what drains is taken from all volumes by turns.
+    struct Sim {
+        budget: Budget,
+        writers: Vec<Writer>,
+        drained: Duration,
+        next: usize,
+    }
+
+    struct Sleeps<'a>(RefCell<Duration>, &'a Budget);
+
+    impl Waiter for Sleeps<'_> {
+        fn sleep(&self, time: Duration) {
+            *self.0.borrow_mut() += time;
+        }
+        fn drain(&self) -> Result<bool, Error> {
+            Err(Error::new(ErrorKind::Io, "there is no room now"))
+        }
+    }
+
+    impl Sim {
+        fn new(rates: &[u64]) -> Self {
+            let budget = Budget::new(LIMIT, 0);
+            let space = 1 << 40;
+            budget.set_space(
+                brick::Space {
+                    total: space,
+                    free: space,
+                },
+                0,
+                0,
+            );
+            budget.drain.store((DRAIN as f64).to_bits(), Relaxed);
+            let writer = |&rate: &u64| Writer {
+                account: Account::default(),
+                now: Duration::ZERO,
+                slept: Duration::ZERO,
+                dirty: 0,
+                written: 0,
+                pause: Duration::from_secs_f64(WRITE as f64 / rate as f64),
+            };
+            Sim {
+                budget,
+                writers: rates.iter().map(writer).collect(),
+                drained: Duration::ZERO,
+                next: 0,
+            }
+        }
+
+        /// Drains until `now`.
+        fn drain(&mut self, now: Duration) {
+            while self.drained < now {
+                self.drained += Duration::from_secs_f64(WRITE as f64 / DRAIN as f64);
+                for _ in 0..self.writers.len() {
+                    self.next = (self.next + 1) % self.writers.len();
+                    let writer = &mut self.writers[self.next];
+                    if writer.dirty >= WRITE {
+                        writer.dirty -= WRITE;
+                        self.budget.release(&writer.account, WRITE);
+                        break;
+                    }
+                }
+            }
+        }
+
+        fn run(&mut self, time: Duration) {
+            while let Some((index, now)) = self.first_before(time) {
+                self.drain(now);
+                let writer = &mut self.writers[index];
+                let sleeps = Sleeps(RefCell::default(), &self.budget);
+                let admitted = sleeps.1.admit(&writer.account, WRITE, Need::Space, &sleeps);
+                let mut waited = sleeps.0.into_inner();
+                if admitted.is_ok() {
+                    self.budget.charge(&writer.account, 0, WRITE);
+                    writer.dirty += WRITE;
+                    writer.written += WRITE;
+                    writer.now += writer.pause;
+                } else {
+                    waited += Duration::from_millis(1);
+                }
+                writer.now += waited;
+                writer.slept += waited;
+            }
+        }
+
+        fn first_before(&self, end: Duration) -> Option<(usize, Duration)> {
+            let writers = self.writers.iter().enumerate().map(|(i, w)| (i, w.now));
+            writers
+                .filter(|(_, now)| *now < end)
+                .min_by_key(|(_, now)| *now)
+        }
+    }
+
+    #[test]
+    fn a_greedy_volume_waits_and_modest_ones_beside_it_do_not() {
+        let modest = DRAIN / 4 * 8 / 10;
+        let time = Duration::from_secs(20);
+        let mut sim = Sim::new(&[DRAIN * 20, modest, modest, modest]);
+        sim.run(time);
+        for writer in &sim.writers[1..] {
+            assert_eq!(writer.slept, Duration::ZERO);
+        }
+        let all: u64 = sim.writers.iter().map(|w| w.written).sum();
+        assert!(
+            all >= DRAIN * 20 * 9 / 10,
+            "what is left is the greedy one's"
+        );
+        assert!(sim.writers[0].slept > time / 2);
+    }
+
+    #[test]
+    fn equal_volumes_get_equal_shares() {
+        let mut sim = Sim::new(&[DRAIN * 20, DRAIN * 10, DRAIN * 5, DRAIN * 2]);
+        sim.run(Duration::from_secs(20));
+        let written: Vec<u64> = sim.writers.iter().map(|w| w.written >> 20).collect();
+        let fair = written.iter().sum::<u64>() / 4;
+        assert!(
+            written.iter().all(|&w| w.abs_diff(fair) <= fair / 10),
+            "{written:?}"
+        );
+    }
+
+    #[test]
+    fn a_volume_alone_has_all_of_the_budget() {
+        let mut sim = Sim::new(&[DRAIN * 20]);
+        // Others that hold next to nothing take nothing from it.
+        let idle: Vec<Account> = (0..50).map(|_| Account::default()).collect();
+        idle.iter()
+            .for_each(|account| sim.budget.charge(account, 0, 4096));
+        sim.run(Duration::from_secs(20));
+        assert!(sim.writers[0].written >= DRAIN * 20 * 9 / 10);
+        idle.iter()
+            .for_each(|account| sim.budget.release(account, 4096));
+        assert_eq!(sim.budget.holders.load(Relaxed), 1);
     }
 }

@@ -86,7 +86,7 @@ impl Volume {
         let cost = layer.cost();
         self.commit_layer(&layer, destaged)?;
         self.shared.journal.destaged(self.id, layer.number);
-        self.shared.budget.release(cost);
+        self.shared.budget.release(&self.account, cost);
         self.shared
             .budget
             .drained(cost, self.shared.env.clock.monotonic() - began);

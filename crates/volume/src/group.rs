@@ -211,7 +211,7 @@ impl Store {
                 ..State::new(last.next(), root)
             };
             let old = std::mem::replace(&mut **state, fresh);
-            self.shared.budget.release(old.dirty());
+            self.shared.budget.release(&volume.account, old.dirty());
             self.shared.journal.destaged(volume.id, last);
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! A volume that is in use.
 
 use crate::{
+    budget::Account,
     config::Background,
     error::{Error, ErrorKind},
     health::Part,
@@ -34,6 +35,8 @@ pub(crate) struct Volume {
     pub(crate) read_only: AtomicBool,
     /// Mirrors the record: bytes, or none.
     pub(crate) quota: AtomicU64,
+    /// What it has of the budget for dirty data.
+    pub(crate) account: Account,
     /// Has the record's limits.
     pub(crate) limiter: Arc<Limiter>,
     /// Mirrors the record.
@@ -158,8 +161,9 @@ impl Volume {
     pub(crate) fn new(shared: Arc<Shared>, record: VolumeRecord, layers: Vec<Layer>) -> Arc<Self> {
         let last = layers.last().map_or(record.destaged, |layer| layer.number);
         let mut state = State::new(last.next(), record.root);
+        let account = Account::default();
         for mut layer in layers {
-            shared.budget.charge(0, layer.cost());
+            shared.budget.charge(&account, 0, layer.cost());
             let log = layer.take_log();
             state.frozen.push_back(Frozen {
                 layer: Arc::new(layer),
@@ -172,6 +176,7 @@ impl Volume {
             size: AtomicU64::new(record.size),
             read_only: AtomicBool::new(record.properties.read_only),
             quota: AtomicU64::new(record.quota.unwrap_or(UNLIMITED)),
+            account,
             limiter: Limiter::new(&shared.timer, &record.limits),
             mapped: AtomicU64::new(record.mapped_blocks),
             name: Mutex::new(record.name.clone()),

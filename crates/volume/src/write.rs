@@ -175,7 +175,7 @@ impl Volume {
 
     /// Waits until the budget and the space allow for `bytes` more.
     fn admit(self: &Arc<Self>, bytes: u64, need: Need) -> Result<(), Error> {
-        self.shared.budget.admit(bytes, need, self)
+        self.shared.budget.admit(&self.account, bytes, need, self)
     }
 
     /// Changes the head under the lock, keeps the accounts, and sees to it that it is destaged in time.
@@ -195,7 +195,7 @@ impl Volume {
             let before = state.head.cost();
             let answer = change(&mut state);
             let after = state.head.cost();
-            self.shared.budget.charge(before, after);
+            self.shared.budget.charge(&self.account, before, after);
             if state.dirty_since.is_none() && !state.head.is_empty() {
                 state.dirty_since = Some(self.shared.env.clock.monotonic());
             }

@@ -1,7 +1,7 @@
 //! Writers at the end of the budget.
 
 use crate::{
-    budget::{Budget, Need, Waiter},
+    budget::{Account, Budget, Need, Waiter},
     error::Error,
 };
 use std::{sync::Arc, time::Duration};
@@ -34,15 +34,19 @@ impl Waiter for Waits {
 fn no_writer_waits_for_ever() {
     explore(2000, || {
         let budget = Arc::new(Budget::new((1 + random(3)) * BLOCK, 0));
-        let dirty = Arc::new((Mutex::new(0_u64), AtomicU64::new(0)));
-        let writers = [0; WRITERS as usize].map(|_| {
+        let dirty = Arc::new((Mutex::new([0_u64; 2]), AtomicU64::new(0)));
+        // Of one volume, or of several.
+        let accounts = Arc::new([0; 2].map(|_| Account::default()));
+        let writers = [0, 0, 1].map(|volume| {
+            let accounts = Arc::clone(&accounts);
             let (budget, dirty) = (Arc::clone(&budget), Arc::clone(&dirty));
             env::spawn("writer", move || {
                 for _ in 0..WRITES {
-                    budget.admit(BLOCK, Need::Space, &Waits).unwrap();
+                    let account = &accounts[volume];
+                    budget.admit(account, BLOCK, Need::Space, &Waits).unwrap();
                     let mut dirty = dirty.0.lock();
-                    *dirty += BLOCK;
-                    budget.charge(0, BLOCK);
+                    dirty[volume] += BLOCK;
+                    budget.charge(account, 0, BLOCK);
                 }
                 dirty.1.fetch_add(1, SeqCst);
             })
@@ -51,6 +55,7 @@ fn no_writer_waits_for_ever() {
         let gives_up = random(2) == 0;
         let destager = env::spawn("destager", {
             let (budget, dirty) = (Arc::clone(&budget), Arc::clone(&dirty));
+            let accounts = Arc::clone(&accounts);
             move || {
                 let mut drains = 0;
                 while dirty.1.load(SeqCst) < WRITERS {
@@ -62,7 +67,10 @@ fn no_writer_waits_for_ever() {
                         continue;
                     }
                     drains += 1;
-                    budget.release(std::mem::take(&mut *dirty.0.lock()));
+                    let dirty = std::mem::take(&mut *dirty.0.lock());
+                    for (account, bytes) in accounts.iter().zip(dirty) {
+                        budget.release(account, bytes);
+                    }
                 }
             }
         });
