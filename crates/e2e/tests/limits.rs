@@ -4,9 +4,10 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     api,
     daemon::Daemon,
+    stopwatch::Stopwatch,
     torture::nbd::{Client, Request},
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BLOCK: u32 = 4096;
 /// Requests a second of the limit that is measured.
@@ -18,8 +19,8 @@ fn use_up(daemon: &Daemon, wish: Duration) -> Result<(u64, f64)> {
         Client::connect(&daemon.nbd_socket(), "v")?,
         Client::connect(&daemon.nbd_socket(), "v")?,
     ];
-    let (began, mut count) = (Instant::now(), 0);
-    while began.elapsed() < wish {
+    let (watch, mut count) = (Stopwatch::start(), 0);
+    while watch.elapsed() < wish {
         for client in &mut clients {
             client.send(&[Request::Read(0, BLOCK), Request::Read(0, BLOCK)])?;
         }
@@ -30,7 +31,7 @@ fn use_up(daemon: &Daemon, wish: Duration) -> Result<(u64, f64)> {
             }
         }
     }
-    Ok((count, began.elapsed().as_secs_f64()))
+    Ok((count, watch.elapsed().as_secs_f64()))
 }
 
 #[test]

@@ -288,6 +288,7 @@ impl Daemon {
             size: Some(size),
             allow_data_loss: request.allow_data_loss,
             read_only: request.read_only,
+            limits: request.limits.changes(),
             ..Update::default()
         };
         // The file is never smaller than the catalog says.
