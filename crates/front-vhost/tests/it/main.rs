@@ -7,4 +7,5 @@ mod hostile;
 mod identity;
 mod lasting;
 mod raw;
+mod throttle;
 mod transmission;
