@@ -90,6 +90,9 @@ impl Jobs {
         let jobs = self.clone();
         let held = Arc::clone(&entry);
         let body = move || {
+            if matches!(kind, JobKind::Collect | JobKind::Check) {
+                env::give_way();
+            }
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&held))).unwrap_or_else(|_| {
                 let error = ApiError::new(ErrorCode::Internal, "the job panicked");
                 Err(error.hint("look in the daemon's log"))

@@ -11,13 +11,14 @@ mod pool;
 mod real;
 mod scope;
 mod socket;
+mod turns;
 mod uring;
 mod watch;
 
 pub use buffer::AlignedBuf;
 pub use memory::{Memory, RealMemory, Region, heap_copy, heap_region};
 pub use pool::{Pool, Task};
-pub use real::{RealClock, RealFiles, RealRandom, spawn};
+pub use real::{RealClock, RealFiles, RealRandom, give_way, spawn};
 pub use scope::{Scope, scope};
 pub use socket::{SocketFile, bind_unix};
 pub use watch::{DiskHealth, STALL, Watch};

@@ -1,13 +1,21 @@
 //! Threads for requests that wait.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use crate::turns::Turns;
+use std::{io, sync::Arc};
 use sync::{Condvar, Mutex, thread::JoinHandle};
 
 /// Something to do that may wait for the disk, though never for a client.
 pub trait Task: Send + 'static {
+    /// Whose it is: owners take turns.
+    fn owner(&self) -> u64;
+    /// What it takes of its owner's turn, in bytes; of what is very long, not all counts.
+    fn cost(&self) -> u64;
     /// Does it. Must not panic.
     fn run(self);
 }
+
+/// What all owners together may have of threads, times what one may have: so nobody keeps others from theirs.
+const OWNERS_AT_ONCE: usize = 4;
 
 /// Threads are started as they are needed, up to a limit, and stay.
 ///
@@ -24,18 +32,19 @@ struct Shared<T> {
 }
 
 struct State<T> {
-    queue: VecDeque<T>,
+    queue: Turns<T>,
     idle: usize,
     threads: Vec<JoinHandle<()>>,
     stopping: bool,
 }
 
 impl<T: Task> Pool<T> {
-    /// A pool of at most so many threads, all of that name.
+    /// A pool of at most so many threads for one owner's tasks, and four times as many in all; all of that name.
     #[must_use]
     pub fn new(name: &'static str, threads_max: usize) -> Self {
+        let threads_max = threads_max.max(1);
         let state = State {
-            queue: VecDeque::new(),
+            queue: Turns::new(threads_max),
             idle: 0,
             threads: Vec::new(),
             stopping: false,
@@ -46,24 +55,25 @@ impl<T: Task> Pool<T> {
                 state: Mutex::new(state),
                 wake: Condvar::new(),
             }),
-            threads_max: threads_max.max(1),
+            threads_max: threads_max * OWNERS_AT_ONCE,
         }
     }
 
     /// Queues a task. It is run by the caller if no thread could be had at all.
     pub fn submit(&self, task: T) {
         let mut state = self.shared.state.lock();
-        state.queue.push_back(task);
-        if state.queue.len() > state.idle
+        state.queue.push(task.owner(), task.cost(), task);
+        if state.queue.ready() > state.idle
             && state.threads.len() < self.threads_max
             && let Err(error) = self.start_thread(&mut state)
         {
             tracing::warn!(%error, pool = self.name, "no more threads for a pool");
             if state.threads.is_empty() {
-                let task = state.queue.pop_back();
+                let taken = state.queue.pop();
                 drop(state);
-                if let Some(task) = task {
+                if let Some((owner, task)) = taken {
                     task.run();
+                    self.shared.state.lock().queue.done(owner);
                 }
                 return;
             }
@@ -98,11 +108,13 @@ impl<T: Task> Shared<T> {
     fn work(&self) {
         let mut state = self.state.lock();
         loop {
-            if let Some(task) = state.queue.pop_front() {
+            if let Some((owner, task)) = state.queue.pop() {
                 drop(state);
                 task.run();
                 state = self.state.lock();
+                state.queue.done(owner);
             } else if state.stopping {
+                // What may not be taken now is left to those who are at work for the same owner.
                 return;
             } else {
                 state.idle += 1;

@@ -129,6 +129,15 @@ pub(crate) enum Work {
 pub(crate) type Workers = Pool<Job>;
 
 impl Task for Job {
+    fn owner(&self) -> u64 {
+        let session = self.connection.session.get();
+        session.map_or(0, |session| session.owner)
+    }
+
+    fn cost(&self) -> u64 {
+        self.cost.bytes()
+    }
+
     fn run(self) {
         let Job {
             connection,

@@ -15,6 +15,8 @@ use std::{io, ops::Range, sync::Arc};
 pub(crate) struct Session {
     pub(crate) device: Arc<dyn BlockDevice>,
     pub(crate) export: String,
+    /// The same for all sessions of an export: those take turns with others'.
+    pub(crate) owner: u64,
     pub(crate) style: Style,
     /// What BLOCK_STATUS tells, in the order in which it was selected.
     pub(crate) contexts: Vec<Context>,

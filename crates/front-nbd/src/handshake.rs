@@ -18,7 +18,13 @@ use nbd_proto::{
     option::{BlockSizes, ExportQuery, Info, InfoType, MetaQuery, decode_export_name},
     reply::Style,
 };
-use std::{collections::HashSet, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Longer payloads of options are not looked at …
 const PAYLOAD_MAX: u32 = 64 << 10;
@@ -283,6 +289,7 @@ impl Handshake<'_> {
         };
         Session {
             device,
+            owner: owner(&export),
             export,
             style: self.style,
             contexts,
@@ -345,6 +352,13 @@ impl Handshake<'_> {
         }
         Ok(())
     }
+}
+
+/// A number for an export; that two have the same is rare, and makes them share a turn.
+fn owner(export: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    export.hash(&mut hasher);
+    hasher.finish()
 }
 
 const fn malformed(_: Error) -> Refusal {

@@ -130,9 +130,15 @@ fn a_client_that_hangs_up_leaves_nobody_waiting() {
     });
 }
 
-struct Count(Arc<AtomicU64>);
+struct Count(Arc<AtomicU64>, u64);
 
 impl Task for Count {
+    fn owner(&self) -> u64 {
+        self.1
+    }
+    fn cost(&self) -> u64 {
+        1
+    }
     fn run(self) {
         self.0.fetch_add(1, SeqCst);
     }
@@ -144,9 +150,9 @@ fn a_pool_does_everything_once() {
     explore(1000, || {
         let pool = Arc::new(Pool::new("test", 1 + random(2) as usize));
         let done = Arc::new(AtomicU64::new(0));
-        let submitters = [0, 1].map(|_| {
+        let submitters = [0, 1].map(|owner| {
             let (pool, done) = (Arc::clone(&pool), Arc::clone(&done));
-            let body = move || (0..3).for_each(|_| pool.submit(Count(Arc::clone(&done))));
+            let body = move || (0..3).for_each(|_| pool.submit(Count(Arc::clone(&done), owner)));
             env::spawn("submitter", body).expect("a thread")
         });
         for submitter in submitters {

@@ -76,6 +76,13 @@ pub(crate) struct JobCost {
     reserved: bool,
 }
 
+impl JobCost {
+    /// Of its data, and a little more.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl Outbox {
     pub(crate) fn new(
         socket: Socket,

@@ -58,6 +58,9 @@ struct Done {
     len: u32,
 }
 
+/// What any request takes of a turn, as bytes.
+const JOB_COST: u64 = 4096;
+
 /// A request that may wait.
 pub(crate) struct Job {
     queue: Arc<Queue>,
@@ -66,6 +69,14 @@ pub(crate) struct Job {
 }
 
 impl Task for Job {
+    fn owner(&self) -> u64 {
+        Arc::as_ptr(&self.queue.disk) as u64
+    }
+
+    fn cost(&self) -> u64 {
+        JOB_COST + self.request.data_len()
+    }
+
     fn run(self) {
         let Job {
             queue,

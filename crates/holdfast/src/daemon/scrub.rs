@@ -232,6 +232,7 @@ impl Scrub {
 /// Starts the thread; it ends soon after `stop` says so.
 pub(crate) fn start(daemon: Arc<Daemon>, stop: Arc<Stop>) -> std::io::Result<JoinHandle<()>> {
     env::spawn("scrub", move || {
+        env::give_way();
         while !stop.0.load(Relaxed) {
             if daemon.scrub.begins() {
                 let finished = round(&daemon, &stop);
