@@ -9,11 +9,13 @@
 //!
 //! How it measures, and why so, is in docs/performance.md. Benchmarks never decide whether tests pass.
 
+mod ageing;
 mod bed;
 mod clones;
 mod contender;
 mod cow;
 mod diff;
+mod fair;
 mod figures;
 mod fio;
 mod images;
@@ -26,6 +28,7 @@ mod plot;
 mod random;
 mod report;
 mod snapshots;
+mod tail;
 
 use crate::stage::{cargo, show, stage};
 use anyhow::{Context, Result, bail, ensure};
@@ -52,9 +55,9 @@ pub(crate) struct Options {
     /// Rounds: in each, every server has its turn at the job.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Seconds of one turn, where the job does not say how long it takes.
-    #[arg(long, default_value_t = 3)]
-    seconds: u32,
+    /// Seconds of one turn; without it each job knows, and 3 where it does not matter.
+    #[arg(long)]
+    seconds: Option<u32>,
     /// Directory for stores and disks, on the file system to be measured. It gets a directory of its own in it, which
     /// is removed in the end.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
@@ -85,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         missing.join(" ")
     );
     ensure!(
-        options.rounds > 0 && options.seconds > 0,
+        options.rounds > 0 && options.seconds != Some(0),
         "at least one round of one second"
     );
     let program = program(options)?;

@@ -22,14 +22,19 @@ pub(crate) struct Bed {
     skipped: Vec<String>,
     /// Rounds of each job.
     pub(crate) rounds: u32,
-    /// Seconds of a turn.
-    pub(crate) seconds: u32,
+    /// Seconds of a turn, if somebody says so.
+    seconds: Option<u32>,
     scratch: Scratch,
 }
 
 impl Bed {
     /// An empty one in a directory of its own in `dir`, for `program`.
-    pub(crate) fn new(dir: &Path, program: PathBuf, rounds: u32, seconds: u32) -> Result<Self> {
+    pub(crate) fn new(
+        dir: &Path,
+        program: PathBuf,
+        rounds: u32,
+        seconds: Option<u32>,
+    ) -> Result<Self> {
         e2e::paths::use_program(program);
         // Sockets lie in it: the name is short.
         let scratch = Scratch::new(dir.join(format!("hf-bench-{}", std::process::id())))?;
@@ -40,6 +45,11 @@ impl Bed {
             seconds,
             scratch,
         })
+    }
+
+    /// Seconds of a turn of a job that takes so many, unless somebody says otherwise.
+    pub(crate) fn seconds_or(&self, usual: u32) -> u32 {
+        self.seconds.unwrap_or(usual)
     }
 
     /// Who could not be started, and why.

@@ -1,15 +1,16 @@
 //! All jobs, in the order in which they stand in the table.
 
 use super::{
+    ageing,
     bed::Bed,
     clones,
     contender::{Contender, QEMU_RAW, RAW},
-    cow, diff,
+    cow, diff, fair,
     figures::{Bound, Goal, Outcome},
     fio::Load,
     import,
     nbd::{self, Before, Figure, NbdJob},
-    pause, snapshots,
+    pause, snapshots, tail,
 };
 use anyhow::{Result, ensure};
 use std::fmt::Write as _;
@@ -323,6 +324,55 @@ pub(crate) const CATALOG: &[Job] = &[
             ),
         ],
         kind: Kind::Own(cow::run),
+    },
+    Job {
+        name: "tail",
+        goals: &[
+            goal(
+                "NBD 4 KiB random write, QD 16, 5 minutes: p99.9",
+                Bound::AtMost(10.0),
+                "× p50",
+            ),
+            goal("the same, the longest write", Bound::AtMost(100.0), "ms"),
+        ],
+        kind: Kind::Own(tail::run),
+    },
+    Job {
+        name: "fairness",
+        goals: &[
+            goal(
+                "4 KiB random reads of three guests beside a greedy one",
+                Bound::AtLeast(0.8),
+                "× a quarter of the machine",
+            ),
+            goal(
+                "4 KiB random writes of three guests beside a greedy one",
+                Bound::AtLeast(0.8),
+                "× a quarter of the machine",
+            ),
+            goal(
+                "1 MiB sequential writes of three guests beside a greedy one",
+                Bound::AtLeast(0.8),
+                "× a quarter of the machine",
+            ),
+        ],
+        kind: Kind::Own(fair::run),
+    },
+    Job {
+        name: "ageing",
+        goals: &[
+            goal(
+                "1 MiB sequential read, nothing cached, after a day of overwrites, snapshots and collection",
+                Bound::AtLeast(0.7),
+                "× a fresh volume",
+            ),
+            goal(
+                "the same of a snapshot from before",
+                Bound::AtLeast(0.9),
+                "× a fresh volume",
+            ),
+        ],
+        kind: Kind::Own(ageing::run),
     },
     Job {
         name: "snapshots",

@@ -9,6 +9,9 @@ use super::{
 };
 use anyhow::{Context, Result};
 
+/// Of a turn, where neither the job nor anybody else says how long it takes.
+const SECONDS: u32 = 3;
+
 /// What of a run is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Figure {
@@ -83,7 +86,7 @@ pub(crate) fn run(bed: &mut Bed, job: &NbdJob) -> Result<Outcome> {
 fn turn(bed: &Bed, job: &NbdJob, contender: Contender, side: &mut Side) -> Result<()> {
     let server = bed.server(contender)?;
     let before = machine::cpu_seconds(server.pid())?;
-    let done = fio::timed(&server.uri(), &job.load, bed.seconds, &[])?;
+    let done = fio::timed(&server.uri(), &job.load, bed.seconds_or(SECONDS), &[])?;
     let cpu = (machine::cpu_seconds(server.pid())? - before) / done.requests * 1e6;
     let figure = match job.figure {
         Figure::Iops => done.iops,
