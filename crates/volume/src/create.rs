@@ -5,7 +5,7 @@ use crate::{
     store::Store,
     volume::{Rooted, Volume},
 };
-use catalog::{Backend, Change, IdKind, Properties, VolumeRecord};
+use catalog::{Backend, Change, Properties, VolumeRecord};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{
     Codec, Generation, Limits, Name, Root, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
@@ -159,7 +159,7 @@ impl Store {
     ) -> Result<VolumeRecord, Error> {
         check_size(size)?;
         Ok(VolumeRecord {
-            id: VolumeId(self.shared.catalog.reserve(IdKind::Volume, 1)?.start),
+            id: VolumeId(self.shared.ids.volume(&*self.shared.catalog)?),
             version: 0,
             name,
             epoch: self.shared.epoch,

@@ -16,7 +16,7 @@ use crate::{
     store::{Shared, Store},
     volume::{Committed, Rooted, State, Volume, Wanted},
 };
-use catalog::{Change, IdKind, SnapshotRecord, VolumeRecord};
+use catalog::{Change, SnapshotRecord, VolumeRecord};
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
@@ -112,11 +112,8 @@ impl Store {
                 return Err(Error::new(ErrorKind::Conflict, message));
             }
         }
-        let first = self
-            .shared
-            .catalog
-            .reserve(IdKind::Snapshot, subjects.len() as u64)?
-            .start;
+        let catalog = &*self.shared.catalog;
+        let first = (self.shared.ids).snapshots(catalog, subjects.len() as u64)?;
         let group = grouped.then_some(SnapshotId(first));
         let frozen = freeze(&subjects)?;
         let created_ms = self.shared.now_ms();

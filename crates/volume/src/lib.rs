@@ -37,6 +37,7 @@ mod foreign;
 mod gate;
 mod group;
 mod health;
+mod ids;
 mod ingest;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
