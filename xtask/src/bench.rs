@@ -22,6 +22,7 @@ mod images;
 mod import;
 mod jobs;
 mod machine;
+mod memory;
 mod nbd;
 mod pause;
 mod plot;

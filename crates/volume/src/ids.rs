@@ -52,7 +52,9 @@ mod tests {
     fn every_id_is_new_also_to_who_comes_next() {
         let catalog = MemoryCatalog::default();
         let (ids, next) = (Ids::default(), Ids::default());
-        let mut all: Vec<u64> = (0..BATCH + 3).map(|_| ids.volume(&catalog).unwrap()).collect();
+        let mut all: Vec<u64> = (0..BATCH + 3)
+            .map(|_| ids.volume(&catalog).unwrap())
+            .collect();
         all.push(next.volume(&catalog).unwrap());
         assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
         assert_eq!(ids.snapshots(&catalog, BATCH - 1).unwrap(), 1);

@@ -8,7 +8,7 @@ use super::{
     cow, diff, fair,
     figures::{Bound, Goal, Outcome},
     fio::Load,
-    import,
+    import, memory,
     nbd::{self, Before, Figure, NbdJob},
     pause, snapshots, tail,
 };
@@ -438,6 +438,22 @@ pub(crate) const CATALOG: &[Job] = &[
             goal("import of the changed copy alone", Bound::AtMost(1.0), "s"),
         ],
         kind: Kind::Own(import::run),
+    },
+    Job {
+        name: "memory",
+        goals: &[
+            goal(
+                "deduplication index for 1 TiB of blocks, default of a machine with 4 GiB",
+                Bound::AtMost(128.0),
+                "MiB",
+            ),
+            goal(
+                "duplicates found among them: four Debian images of one family",
+                Bound::AtLeast(0.9),
+                "of all",
+            ),
+        ],
+        kind: Kind::Own(memory::run),
     },
     Job {
         name: "pause",
