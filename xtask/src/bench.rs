@@ -15,6 +15,7 @@ mod clones;
 mod contender;
 mod cow;
 mod diff;
+mod driver;
 mod fair;
 mod figures;
 mod fio;

@@ -96,7 +96,7 @@ fn print(outcomes: Vec<Outcome>, block: u64) -> Result<()> {
     let us = |share: f64| f64::from(latencies[(last as f64 * share) as usize]) / 1e3;
     let result = serde_json::json!({
         "iops": iops, "mb_per_s": iops * block as f64 / 1e6, "requests": requests,
-        "p50_us": us(0.5), "p99_us": us(0.99), "p999_us": us(0.999),
+        "p50_us": us(0.5), "p99_us": us(0.99), "p999_us": us(0.999), "max_us": us(1.0),
     });
     println!("{result}");
     Ok(())

@@ -1,16 +1,21 @@
 //! The servers: ours and its peers, how each is started.
 
 use super::fio::DEVICE_GIB;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use e2e::{
     daemon::Daemon,
     process::{Process, command},
     stopwatch::poll,
     tools,
 };
-use std::{os::unix::net::UnixStream, path::Path, process::Stdio, time::Duration};
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
-/// Who serves NBD.
+/// Who serves NBD, and some of them vhost-user-blk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contender {
     /// Ours.
@@ -25,7 +30,20 @@ pub(crate) enum Contender {
     QemuUring,
     /// qemu-nbd on a raw file, `O_DIRECT`, Linux AIO.
     QemuDirect,
+    /// qemu-storage-daemon on a raw file, page cache, thread pool. This and the next two are for vhost-user-blk.
+    QsdThreads,
+    /// qemu-storage-daemon on a raw file, page cache, `io_uring`.
+    QsdUring,
+    /// qemu-storage-daemon on a raw file, `O_DIRECT`, Linux AIO.
+    QsdDirect,
 }
+
+/// Who serves a raw file over vhost-user-blk, in all settings.
+pub(crate) const VHOST_RAW: &[Contender] = &[
+    Contender::QsdThreads,
+    Contender::QsdUring,
+    Contender::QsdDirect,
+];
 
 /// qemu-nbd on a raw file in all its settings.
 pub(crate) const QEMU_RAW: &[Contender] = &[
@@ -51,6 +69,9 @@ impl Contender {
             Contender::QemuThreads => "qemu-nbd raw, threads",
             Contender::QemuUring => "qemu-nbd raw, io_uring",
             Contender::QemuDirect => "qemu-nbd raw, O_DIRECT",
+            Contender::QsdThreads => "qemu-storage-daemon raw, threads",
+            Contender::QsdUring => "qemu-storage-daemon raw, io_uring",
+            Contender::QsdDirect => "qemu-storage-daemon raw, O_DIRECT",
         }
     }
 
@@ -59,6 +80,9 @@ impl Contender {
         match self {
             Contender::Holdfast => ("setpriv", "util-linux"),
             Contender::NbdkitNull | Contender::NbdkitFile => ("nbdkit", "nbdkit"),
+            Contender::QsdThreads | Contender::QsdUring | Contender::QsdDirect => {
+                ("qemu-storage-daemon", "qemu-system-common")
+            }
             _ => ("qemu-nbd", "qemu-utils"),
         }
     }
@@ -90,6 +114,10 @@ impl Contender {
                     .arg("file")
                     .arg(&disk);
             }
+            Contender::QsdThreads | Contender::QsdUring | Contender::QsdDirect => {
+                preallocate(&disk)?;
+                server.args(self.storage_daemon(dir));
+            }
             _ => {
                 preallocate(&disk)?;
                 let (cache, aio) = match self {
@@ -107,6 +135,27 @@ impl Contender {
         }
         Peer::start(self.name(), server, dir, &socket)
     }
+
+    /// Its device over vhost-user-blk; and over NBD, by which it is filled.
+    fn storage_daemon(self, dir: &Path) -> Vec<String> {
+        let (direct, aio) = match self {
+            Contender::QsdUring => ("off", "io_uring"),
+            Contender::QsdDirect => ("on", "native"),
+            _ => ("off", "threads"),
+        };
+        let dir = dir.display();
+        vec![
+            format!(
+                "--blockdev=driver=file,node-name=file0,filename={dir}/disk.raw,aio={aio},cache.direct={direct}"
+            ),
+            "--blockdev=driver=raw,node-name=disk,file=file0".to_owned(),
+            format!("--nbd-server=addr.type=unix,addr.path={dir}/nbd.sock"),
+            "--export=type=nbd,id=nbd0,node-name=disk,name=,writable=on".to_owned(),
+            format!(
+                "--export=type=vhost-user-blk,id=vhost0,node-name=disk,addr.type=unix,addr.path={dir}/vhost.sock,writable=on"
+            ),
+        ]
+    }
 }
 
 /// A raw file whose blocks are all there.
@@ -120,6 +169,8 @@ fn preallocate(path: &Path) -> Result<()> {
 pub(crate) struct Peer {
     process: Process,
     uri: String,
+    /// Of its vhost-user-blk device, if it has one.
+    vhost: PathBuf,
 }
 
 impl Peer {
@@ -150,6 +201,7 @@ impl Peer {
         Ok(Peer {
             process,
             uri: format!("nbd+unix:///?socket={}", socket.display()),
+            vhost: dir.join("vhost.sock"),
         })
     }
 }
@@ -178,6 +230,20 @@ impl Server {
         match self {
             Server::Holdfast(daemon) => daemon.uri(VOLUME),
             Server::Peer(peer) => peer.uri(),
+        }
+    }
+
+    /// Where its device is over vhost-user-blk.
+    ///
+    /// # Errors
+    /// It is not served so.
+    pub(crate) fn vhost_socket(&self) -> Result<PathBuf> {
+        match self {
+            Server::Holdfast(daemon) => {
+                let device = daemon.json(&["vhost", "on", VOLUME])?;
+                Ok(device["socket"].as_str().context("no socket")?.into())
+            }
+            Server::Peer(peer) => Ok(peer.vhost.clone()),
         }
     }
 

@@ -43,7 +43,7 @@ impl Load {
 pub(crate) const HALF: [&str; 2] = ["--refill_buffers", "--buffer_compress_percentage=50"];
 
 /// What a run said.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(crate) struct Done {
     /// Reads and writes.
     pub(crate) requests: f64,

@@ -4,12 +4,12 @@ use super::{
     ageing,
     bed::Bed,
     clones,
-    contender::{Contender, QEMU_RAW, RAW},
+    contender::{Contender, QEMU_RAW, RAW, VHOST_RAW},
     cow, diff, fair,
     figures::{Bound, Goal, Outcome},
     fio::Load,
     import, memory,
-    nbd::{self, Before, Figure, NbdJob},
+    nbd::{self, Before, Figure, NbdJob, Way},
     pause, snapshots, tail,
 };
 use anyhow::{Result, ensure};
@@ -66,6 +66,7 @@ const fn nbd_job(load: Load, peers: &'static [Contender], figure: Figure, before
     let in_order = matches!(figure, Figure::Megabytes);
     Kind::Nbd(NbdJob {
         load,
+        way: Way::Nbd,
         peers,
         figure,
         before,
@@ -73,9 +74,22 @@ const fn nbd_job(load: Load, peers: &'static [Contender], figure: Figure, before
     })
 }
 
+/// The same load over vhost-user-blk.
+const fn vhost_job(load: Load, figure: Figure, before: Before) -> Kind {
+    Kind::Nbd(NbdJob {
+        load,
+        way: Way::Vhost,
+        peers: VHOST_RAW,
+        figure,
+        before,
+        in_order: false,
+    })
+}
+
 const NULL: &[Contender] = &[Contender::NbdkitNull];
 const BEST_RAW: &str = "× the best of qemu-nbd raw and nbdkit file";
 const QEMU: &str = "× qemu-nbd raw at its best";
+const STORAGE_DAEMON: &str = "× qemu-storage-daemon raw at its best";
 const READ: Load = Load::new("randread", "4k", 16);
 const WRITE: Load = Load::new("randwrite", "4k", 16);
 const SYNC: Load = Load {
@@ -293,6 +307,82 @@ pub(crate) const CATALOG: &[Job] = &[
             Figure::Megabytes,
             Before::Settled,
         ),
+    },
+    Job {
+        name: "vhost-read-qd1",
+        goals: &[goal(
+            "vhost-user-blk 4 KiB random read, cached, QD 1",
+            Bound::AtLeast(1.5),
+            STORAGE_DAEMON,
+        )],
+        kind: vhost_job(Load::new("randread", "4k", 1), Figure::Iops, Before::Warm),
+    },
+    Job {
+        name: "vhost-read-qd16",
+        goals: &[goal(
+            "vhost-user-blk 4 KiB random read, cached, QD 16",
+            Bound::AtLeast(1.5),
+            STORAGE_DAEMON,
+        )],
+        kind: vhost_job(READ, Figure::Iops, Before::Warm),
+    },
+    Job {
+        name: "vhost-read-qd32",
+        goals: &[goal(
+            "vhost-user-blk 4 KiB random read, cached, QD 32",
+            Bound::AtLeast(1.5),
+            STORAGE_DAEMON,
+        )],
+        kind: vhost_job(Load::new("randread", "4k", 32), Figure::Iops, Before::Warm),
+    },
+    Job {
+        name: "vhost-read-cpu",
+        goals: &[goal(
+            "server CPU of a million 4 KiB cached reads over vhost-user-blk, QD 16",
+            Bound::AtMost(0.7),
+            STORAGE_DAEMON,
+        )],
+        kind: vhost_job(READ, Figure::ServerCpu, Before::Warm),
+    },
+    Job {
+        name: "vhost-write-qd1",
+        goals: &[goal(
+            "vhost-user-blk 4 KiB random write, QD 1",
+            Bound::AtLeast(1.5),
+            STORAGE_DAEMON,
+        )],
+        kind: vhost_job(
+            Load::new("randwrite", "4k", 1),
+            Figure::Iops,
+            Before::Settled,
+        ),
+    },
+    Job {
+        name: "vhost-write-qd16",
+        goals: &[goal(
+            "vhost-user-blk 4 KiB random write, QD 16",
+            Bound::AtLeast(1.5),
+            STORAGE_DAEMON,
+        )],
+        kind: vhost_job(WRITE, Figure::Iops, Before::Settled),
+    },
+    Job {
+        name: "vhost-sync",
+        goals: &[goal(
+            "vhost-user-blk 4 KiB write and flush, QD 1",
+            Bound::AtLeast(1.5),
+            STORAGE_DAEMON,
+        )],
+        kind: vhost_job(SYNC, Figure::Iops, Before::Settled),
+    },
+    Job {
+        name: "vhost-mix",
+        goals: &[goal(
+            "vhost-user-blk 4 KiB, 70 % random reads and 30 % writes, QD 16",
+            Bound::AtLeast(1.5),
+            STORAGE_DAEMON,
+        )],
+        kind: vhost_job(Load::new("randrw", "4k", 16), Figure::Iops, Before::Settled),
     },
     Job {
         name: "clone-write",

@@ -1,8 +1,9 @@
-//! Jobs over NBD: the same load at every server, in turns.
+//! Jobs over NBD, and over vhost-user-blk: the same load at every server, in turns.
 
 use super::{
     bed::Bed,
     contender::Contender,
+    driver,
     figures::{Outcome, Side},
     fio::{self, Load},
     machine,
@@ -34,11 +35,22 @@ pub(crate) enum Before {
     Settled,
 }
 
+/// How servers are reached, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Way {
+    /// By fio's NBD engine.
+    Nbd,
+    /// By a guest's driver.
+    Vhost,
+}
+
 /// A load and who stands it.
 #[derive(Debug)]
 pub(crate) struct NbdJob {
     /// The load.
     pub(crate) load: Load,
+    /// Over what.
+    pub(crate) way: Way,
     /// Who is compared with.
     pub(crate) peers: &'static [Contender],
     /// By what.
@@ -51,6 +63,9 @@ pub(crate) struct NbdJob {
 
 /// Runs it: one outcome.
 pub(crate) fn run(bed: &mut Bed, job: &NbdJob) -> Result<Outcome> {
+    if job.way == Way::Vhost {
+        driver::ready()?;
+    }
     let contenders = bed.ready(job.peers)?;
     if job.in_order {
         bed.refill(&contenders)?;
@@ -85,8 +100,16 @@ pub(crate) fn run(bed: &mut Bed, job: &NbdJob) -> Result<Outcome> {
 /// One turn of one server.
 fn turn(bed: &Bed, job: &NbdJob, contender: Contender, side: &mut Side) -> Result<()> {
     let server = bed.server(contender)?;
+    let socket = match job.way {
+        Way::Nbd => None,
+        Way::Vhost => Some(server.vhost_socket()?),
+    };
     let before = machine::cpu_seconds(server.pid())?;
-    let done = fio::timed(&server.uri(), &job.load, bed.seconds_or(SECONDS), &[])?;
+    let seconds = bed.seconds_or(SECONDS);
+    let done = match socket {
+        None => fio::timed(&server.uri(), &job.load, seconds, &[])?,
+        Some(socket) => driver::timed(&socket, &job.load, seconds)?,
+    };
     let cpu = (machine::cpu_seconds(server.pid())? - before) / done.requests * 1e6;
     let figure = match job.figure {
         Figure::Iops => done.iops,
