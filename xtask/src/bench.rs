@@ -100,7 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for job in jobs {
         let outcome = stage(job.name, || job.run(bed));
         match outcome {
-            Ok(outcomes) => report.put(job, &outcomes, options.rounds)?,
+            Ok(outcomes) => report.put(job, &outcomes, job.rounds(options.rounds))?,
             // One that cannot run here does not keep the others from it.
             Err(error) => {
                 e2e::cleanup::hold_if_interrupted();

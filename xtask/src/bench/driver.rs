@@ -22,10 +22,10 @@ pub(crate) fn ready() -> Result<()> {
 
 /// Runs `load` on the device at `socket` for `seconds`.
 pub(crate) fn timed(socket: &Path, load: &Load, seconds: u32) -> Result<Done> {
-    let kind = if load.kind == "randrw" {
-        "mix"
-    } else {
-        load.kind
+    // The only mix there is: seven reads of ten requests.
+    let kind = match load.kind {
+        "randrw" => "mix",
+        kind => kind,
     };
     let flush_every = i32::from(load.extra.contains(&"--fsync=1"));
     let mut client = command(e2e::paths::target().join("release/examples/vhost_load"));

@@ -37,6 +37,14 @@ impl Load {
             seconds: None,
         }
     }
+
+    /// Rounds of a job with it, of `wanted`: a turn of a minute or more has its ups and downs in it, and is the only one.
+    pub(crate) fn rounds(&self, wanted: u32) -> u32 {
+        match self.seconds {
+            Some(60..) => 1,
+            _ => wanted,
+        }
+    }
 }
 
 /// Data of which one half compresses away.

@@ -45,6 +45,14 @@ impl Job {
         Ok(outcomes)
     }
 
+    /// Its rounds, of `wanted`.
+    pub(crate) fn rounds(&self, wanted: u32) -> u32 {
+        match &self.kind {
+            Kind::Nbd(job) => job.load.rounds(wanted),
+            Kind::Own(_) => wanted,
+        }
+    }
+
     /// Name and targets, a line each.
     pub(crate) fn describe(&self) -> String {
         let mut text = String::new();

@@ -79,7 +79,7 @@ pub(crate) fn run(bed: &mut Bed, job: &NbdJob) -> Result<Outcome> {
         .iter()
         .map(|contender| Side::new(contender.name(), Vec::new()))
         .collect();
-    for round in 0..bed.rounds {
+    for round in 0..job.load.rounds(bed.rounds) {
         for (side, &contender) in sides.iter_mut().zip(&contenders) {
             match job.before {
                 Before::Cold => bed.chill()?,
