@@ -1,7 +1,9 @@
 //! Segment headers and records of the journal. Sealed if the input says so, see [`crate::pack`].
 
 use crate::{alloc::bounded, input::Input};
-use format::journal::{Extent, PAGE, RecordHeader, SegmentHeader, SegmentState, Unverified, seal};
+use format::journal::{
+    After, Extent, PAGE, RecordHeader, SegmentHeader, SegmentState, Unverified, seal,
+};
 use types::{BlockIndex, Epoch, Generation, JournalSeq, StoreId, VolumeId};
 
 const SALT: u64 = 5;
@@ -96,6 +98,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         first: BlockIndex(first),
         blocks,
         zeroed,
+        after: [After::Same, After::Packs, After::Journal][generation as usize % 3],
     };
     let lists = [
         vec![],

@@ -6,7 +6,9 @@
 
 use crate::{alloc::bounded, input::Input};
 use env::{Env, File, OpenOptions};
-use format::journal::{Extent, PAGE, RecordHeader, SegmentHeader, SegmentState, Unverified, seal};
+use format::journal::{
+    After, Extent, PAGE, RecordHeader, SegmentHeader, SegmentState, Unverified, seal,
+};
 use journal::{Batch, Config, Error, Journal, Replayed};
 use sim::SimEnv;
 use std::{
@@ -54,6 +56,7 @@ static TEMPLATE: LazyLock<Vec<(PathBuf, Vec<u8>)>> = LazyLock::new(|| {
 fn batch(generation: u64, blocks: u64) -> Batch {
     Batch {
         generation: Generation(generation),
+        after: After::Journal,
         zeroes: vec![(BlockIndex(generation), 3)],
         blocks: (0..blocks)
             .map(|n| {
@@ -272,7 +275,7 @@ fn extent(input: &mut Input<'_>) -> Extent {
     let zeroed = input.u8().is_multiple_of(2);
     let (generation, first) = (Generation(input.number()), BlockIndex(input.number()));
     let blocks = if zeroed {
-        input.number() & !(1 << 63)
+        input.number() >> 3
     } else {
         input.below(3) as u64
     };
@@ -281,6 +284,7 @@ fn extent(input: &mut Input<'_>) -> Extent {
         first,
         blocks,
         zeroed,
+        after: [After::Same, After::Packs, After::Journal][input.below(3)],
     }
 }
 

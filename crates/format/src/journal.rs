@@ -38,7 +38,8 @@
 //!  96     extents, 24 bytes each:
 //!            0  8  generation
 //!            8  8  index of the first block
-//!           16  8  blocks; bit 63 set: they are zeroed, and no data follows for them
+//!           16  8  blocks; bit 63 set: they are zeroed, and no data follows for them;
+//!                  bits 62 and 61: what comes before the batch that the extent is of, see [`After`]
 //! 4096     the blocks of the other extents, in the order of the extents
 //! ```
 //! An extent of no blocks that is zeroed says only that its generation was.
@@ -67,6 +68,9 @@ const EXTENT_LEN: usize = 24;
 const FIRST: u32 = 1;
 const LAST: u32 = 2;
 const ZEROED: u64 = 1 << 63;
+const AFTER_JOURNAL: u64 = 1 << 62;
+const AFTER_PACKS: u64 = 1 << 61;
+const BLOCKS: u64 = AFTER_PACKS - 1;
 
 const _: () = assert!(EXTENTS_MAX == 166);
 
@@ -172,6 +176,19 @@ impl SegmentHeader {
     }
 }
 
+/// What comes before a batch in the history of its volume. Who knows of an older root than the last one can tell
+/// from it whether the journal leads on from there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum After {
+    /// Earlier submits of the same generation.
+    #[default]
+    Same,
+    /// The generation before. Some of it is in packs alone.
+    Packs,
+    /// The generation before. The journal has all of it.
+    Journal,
+}
+
 /// Consecutive blocks of one generation, all with data or all zeroed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
@@ -179,10 +196,12 @@ pub struct Extent {
     pub generation: Generation,
     /// The first one.
     pub first: BlockIndex,
-    /// How many; below 2^63.
+    /// How many; below 2^61.
     pub blocks: u64,
     /// They are zeroed, and carry no data.
     pub zeroed: bool,
+    /// What comes before the batch that it is of.
+    pub after: After,
 }
 
 impl Extent {
@@ -190,6 +209,15 @@ impl Extent {
     #[must_use]
     pub const fn payload(&self) -> u64 {
         if self.zeroed { 0 } else { self.blocks }
+    }
+
+    const fn blocks_field(&self) -> u64 {
+        let after = match self.after {
+            After::Same => 0,
+            After::Packs => AFTER_PACKS,
+            After::Journal => AFTER_JOURNAL,
+        };
+        self.blocks | after | if self.zeroed { ZEROED } else { 0 }
     }
 }
 
@@ -240,10 +268,9 @@ impl RecordHeader {
         put(page, 68, &(blocks as u32).to_le_bytes());
         let mut at = EXTENTS_AT;
         for extent in extents {
-            let blocks = extent.blocks | if extent.zeroed { ZEROED } else { 0 };
             put(page, at, &extent.generation.0.to_le_bytes());
             put(page, at + 8, &extent.first.0.to_le_bytes());
-            put(page, at + 16, &blocks.to_le_bytes());
+            put(page, at + 16, &extent.blocks_field().to_le_bytes());
             at += EXTENT_LEN;
         }
         page[at..].fill(0);
@@ -349,12 +376,18 @@ impl<'a> Record<'a> {
 }
 
 fn extent(page: &[u8], at: usize) -> Option<Extent> {
-    let blocks = u64_at(page, at + 16)?;
+    let field = u64_at(page, at + 16)?;
     let extent = Extent {
         generation: Generation(u64_at(page, at)?),
         first: BlockIndex(u64_at(page, at + 8)?),
-        blocks: blocks & !ZEROED,
-        zeroed: blocks & ZEROED != 0,
+        blocks: field & BLOCKS,
+        zeroed: field & ZEROED != 0,
+        after: match field & (AFTER_JOURNAL | AFTER_PACKS) {
+            0 => After::Same,
+            AFTER_PACKS => After::Packs,
+            AFTER_JOURNAL => After::Journal,
+            _ => return None,
+        },
     };
     extent.first.0.checked_add(extent.blocks)?;
     Some(extent)
@@ -405,12 +438,14 @@ mod tests {
                 first: BlockIndex(0),
                 blocks: 1 << 40,
                 zeroed: true,
+                after: After::Packs,
             },
             Extent {
                 generation: Generation(9),
                 first: BlockIndex(77),
                 blocks: 3,
                 zeroed: false,
+                after: After::Journal,
             },
         ];
         let mut bytes = vec![0xee; 4 * PAGE];
@@ -474,6 +509,7 @@ mod tests {
             (64, u64::from(u32::MAX)),
             (EXTENTS_AT + 8, u64::MAX),
             (EXTENTS_AT + EXTENT_LEN + 16, 4),
+            (EXTENTS_AT + 16, 3 << 61),
             (40, 100),
         ];
         for (at, value) in overflows {

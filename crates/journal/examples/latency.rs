@@ -1,6 +1,6 @@
 //! Measures submits with a wait, one after the other: `latency DIRECTORY [BLOCKS [COUNT]]`.
 
-use journal::{Batch, Config, Journal};
+use journal::{After, Batch, Config, Journal};
 use std::{path::PathBuf, sync::Arc};
 use types::{BlockIndex, Epoch, Generation, StoreId, VolumeId};
 
@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut times = Vec::new();
     for n in generations {
         let batch = Batch {
+            after: After::Same,
             generation: Generation(n),
             zeroes: Vec::new(),
             blocks: (0..blocks)

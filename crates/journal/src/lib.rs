@@ -30,6 +30,7 @@ pub use error::{Error, ErrorKind};
 pub use recover::{Salvaged, salvage};
 
 use env::Env;
+pub use format::journal::After;
 use format::journal::PAGE;
 use state::State;
 use std::{collections::VecDeque, path::Path};
@@ -79,6 +80,8 @@ impl Config {
 pub struct Batch {
     /// The generation; in a submit, batches are in ascending order of it.
     pub generation: Generation,
+    /// What comes before it.
+    pub after: After,
     /// Ranges that are zeroed: the first block, and how many.
     pub zeroes: Vec<(BlockIndex, u64)>,
     /// Blocks with their data.

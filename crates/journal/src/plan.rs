@@ -4,7 +4,7 @@
 
 use crate::Batch;
 use format::journal::{BLOCKS_MAX, EXTENTS_MAX, Extent};
-use types::{BlockIndex, Generation, JournalSeq};
+use types::{BlockIndex, JournalSeq};
 
 /// Where the next record goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,36 +35,28 @@ pub(crate) struct Planned {
 pub(crate) fn extents_of(batches: &[Batch]) -> Vec<Extent> {
     let mut extents: Vec<Extent> = Vec::with_capacity(batches.len());
     for batch in batches {
-        let generation = batch.generation;
+        let extent = |first, blocks, zeroed| Extent {
+            generation: batch.generation,
+            first,
+            blocks,
+            zeroed,
+            after: batch.after,
+        };
         for &(first, blocks) in &batch.zeroes {
-            extents.push(zeroed(generation, first, blocks));
+            extents.push(extent(first, blocks, true));
         }
         let begin = extents.len();
         for &(index, _) in &batch.blocks {
             match extents[begin..].last_mut() {
                 Some(run) if run.first.0 + run.blocks == index.0 => run.blocks += 1,
-                _ => extents.push(Extent {
-                    generation,
-                    first: index,
-                    blocks: 1,
-                    zeroed: false,
-                }),
+                _ => extents.push(extent(index, 1, false)),
             }
         }
         if batch.zeroes.is_empty() && batch.blocks.is_empty() {
-            extents.push(zeroed(generation, BlockIndex(0), 0));
+            extents.push(extent(BlockIndex(0), 0, true));
         }
     }
     extents
-}
-
-fn zeroed(generation: Generation, first: BlockIndex, blocks: u64) -> Extent {
-    Extent {
-        generation,
-        first,
-        blocks,
-        zeroed: true,
-    }
 }
 
 /// Gives one submit's extents to records from `cursor` on, in segments of `pages` pages, and
@@ -132,14 +124,16 @@ fn split_at(extent: Extent, room: u64) -> (Option<Extent>, Option<Extent>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use format::journal::After;
     use proptest::prelude::*;
 
     fn run(first: u64, blocks: u64, zeroed: bool) -> Extent {
         Extent {
-            generation: Generation(1),
+            generation: types::Generation(1),
             first: BlockIndex(first),
             blocks,
             zeroed,
+            after: After::Same,
         }
     }
 

@@ -6,7 +6,7 @@ mod common;
 
 use common::{DIR, batch, config, open};
 use env::OpenOptions;
-use format::journal::{Extent, PAGE, RecordHeader, SegmentHeader, seal};
+use format::journal::{After, Extent, PAGE, RecordHeader, SegmentHeader, seal};
 use journal::{Error, ErrorKind, Replayed};
 use proptest::prelude::*;
 use sim::SimEnv;
@@ -171,6 +171,7 @@ fn generations_that_make_no_sense_are_refused() {
             first: BlockIndex(0),
             blocks: 0,
             zeroed: true,
+            after: After::Same,
         };
         let extents: Vec<_> = generations.iter().map(extent).collect();
         let record = RecordHeader {

@@ -182,7 +182,9 @@ impl Volume {
             let mut state = self.state.write();
             state.root = root;
             state.version += 1;
-            state.frozen.pop_front()
+            let old = state.frozen.pop_front();
+            state.destaged_whole = old.as_ref().is_some_and(|frozen| frozen.log.is_empty());
+            old
         };
         drop(committed);
         drop(destaged.written);

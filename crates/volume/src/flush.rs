@@ -3,6 +3,7 @@
 use crate::{
     error::{Error, ErrorKind},
     health::Part,
+    layer::Log,
     volume::{State, Volume},
 };
 use journal::{Batch, Ticket};
@@ -100,7 +101,7 @@ impl Volume {
         {
             Ok(ticket) => {
                 for frozen in &mut state.frozen {
-                    frozen.log = Default::default();
+                    frozen.log = Log::done();
                 }
                 state.head.set_journaled();
                 state.ticket = Some(ticket);
@@ -132,13 +133,16 @@ fn batches(state: &State) -> Vec<Batch> {
         .frozen
         .iter()
         .map(|frozen| (&*frozen.layer, &frozen.log));
+    let mut whole = state.destaged_whole;
     frozen
         .chain([(&state.head, state.head.log())])
-        .filter(|(_, log)| !log.is_empty())
-        .map(|(layer, log)| {
+        .map(|(layer, log)| (layer, log, log.after(std::mem::replace(&mut whole, true))))
+        .filter(|(_, log, _)| !log.is_empty())
+        .map(|(layer, log, after)| {
             let pending = layer.pending(log);
             Batch {
                 generation: layer.number,
+                after,
                 zeroes: pending.zeroes,
                 blocks: pending.blocks,
             }

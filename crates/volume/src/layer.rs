@@ -1,6 +1,7 @@
 //! One generation's writes, in memory.
 
 use crate::ranges::RangeSet;
+use journal::After;
 use rustc_hash::FxHashMap;
 use std::{ops::Range, sync::Arc};
 use types::{BLOCK_SIZE, BlockIndex, Generation, SharedBlock};
@@ -41,12 +42,31 @@ pub(crate) struct Layer {
 /// What the journal has not of a layer.
 #[derive(Default)]
 pub(crate) struct Log {
+    /// It has something of the layer.
+    begun: bool,
     /// Possibly with repetitions, and with blocks that are gone.
     blocks: Vec<u64>,
     zeroes: RangeSet,
 }
 
 impl Log {
+    /// The journal has everything.
+    pub(crate) fn done() -> Self {
+        Log {
+            begun: true,
+            ..Log::default()
+        }
+    }
+
+    /// What comes before a batch that is made of it; `whole`: the journal has all of the generation before.
+    pub(crate) fn after(&self, whole: bool) -> After {
+        match (self.begun, whole) {
+            (true, _) => After::Same,
+            (false, false) => After::Packs,
+            (false, true) => After::Journal,
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty() && self.zeroes.is_empty()
     }
@@ -186,7 +206,7 @@ impl Layer {
             );
         }
         self.fresh = self.blocks.len() as u64;
-        self.log = Log::default();
+        self.log = Log::done();
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -216,7 +236,10 @@ impl Layer {
 
     /// The journal has everything now.
     pub(crate) fn set_journaled(&mut self) {
-        let log = self.take_log();
+        if self.log.is_empty() {
+            return;
+        }
+        let log = std::mem::replace(&mut self.log, Log::done());
         for index in log.blocks {
             if let Some(slot) = self.blocks.get_mut(&index) {
                 slot.journaled = true;
@@ -279,7 +302,9 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(5, 3), (7, 2)]
         );
+        assert_eq!(layer.log().after(true), After::Journal);
         layer.set_journaled();
+        assert_eq!(layer.log().after(true), After::Same);
         assert!(layer.pending(layer.log()).blocks.is_empty());
         layer.insert(7, block(9));
         assert_eq!(layer.pending(layer.log()).blocks.len(), 1);
@@ -291,6 +316,14 @@ mod tests {
             pending.blocks.iter().map(|(i, _)| i.0).collect::<Vec<_>>(),
             [3, 7]
         );
+    }
+
+    #[test]
+    fn a_flush_that_logs_nothing_begins_nothing() {
+        let mut layer = Layer::new(Generation(1));
+        layer.set_journaled();
+        layer.insert(5, block(1));
+        assert_eq!(layer.log().after(false), After::Packs);
     }
 
     #[test]

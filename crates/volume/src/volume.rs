@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub(crate) frozen: VecDeque<Frozen>,
     /// The state below all layers.
     pub(crate) root: Root,
+    /// The journal had all of the generation that was destaged last.
+    pub(crate) destaged_whole: bool,
     /// Grows whenever a block could have moved: by a freeze, a destage, a rollback.
     pub(crate) version: u64,
     /// The last submit to the journal: a flush that finds nothing new waits for it.
@@ -111,6 +113,7 @@ impl State {
             head: Layer::new(head),
             frozen: VecDeque::new(),
             root,
+            destaged_whole: false,
             version: 0,
             ticket: None,
             dirty_since: None,

@@ -243,6 +243,7 @@ fn append(batches: &mut Vec<Batch>, record: &Record<'_>) -> bool {
         if !continues {
             batches.push(Batch {
                 generation: extent.generation,
+                after: extent.after,
                 zeroes: Vec::new(),
                 blocks: Vec::new(),
             });

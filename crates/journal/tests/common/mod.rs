@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
-use journal::{Batch, Config, Error, ErrorKind, Journal, Replayed, Ticket};
+use journal::{After, Batch, Config, Error, ErrorKind, Journal, Replayed, Ticket};
 use sim::SimEnv;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use types::{BlockIndex, Epoch, Generation, JournalSeq, SharedBlock, StoreId, VolumeId};
@@ -29,6 +29,7 @@ pub(crate) fn block(stamp: u64) -> SharedBlock {
 pub(crate) fn batch(generation: u64, stamp: u64, blocks: u64) -> Batch {
     Batch {
         generation: Generation(generation),
+        after: [After::Same, After::Packs, After::Journal][stamp as usize % 3],
         zeroes: Vec::new(),
         blocks: (0..blocks)
             .map(|n| (BlockIndex(n * 3 / 2), block(stamp + n)))

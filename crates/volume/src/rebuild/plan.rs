@@ -1,9 +1,10 @@
 //! What the new catalog has: decided from what was found, touching nothing.
 
-use super::survey::{Known, Reach};
+use super::survey::{Known, Logged, Reach};
 use catalog::{Contents, Properties, Trashed, VolumeRecord};
 use catalog_copy::Found;
 use format::RootNote;
+use journal::After;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
@@ -99,13 +100,13 @@ impl Plan {
         });
         for (id, notes) in newest_first {
             if self.contents.volumes.contains_key(id) {
-                self.advance_volume(*id, notes, reach);
+                self.advance_volume(*id, known, reach);
             } else {
                 self.bring_back(notes, reach, now_ms);
             }
         }
         for (id, generations) in &known.journal {
-            self.connect(*id, generations);
+            self.connect(*id, generations, known);
         }
         self.settle_snapshots();
     }
@@ -134,7 +135,8 @@ impl Plan {
     }
 
     /// A volume that the copy has: its newest root, and the roots of snapshots that wait.
-    fn advance_volume(&mut self, id: VolumeId, notes: &[RootNote], reach: ReachOf<'_>) {
+    fn advance_volume(&mut self, id: VolumeId, known: &Known, reach: ReachOf<'_>) {
+        let notes = known.notes.get(&id).map_or(&[][..], Vec::as_slice);
         let epoch = self.contents.epoch;
         let Some(mut record) = self.contents.volumes.get(&id).cloned() else {
             return;
@@ -181,7 +183,7 @@ impl Plan {
                     record.destaged
                 ),
             );
-            record.destaged = beyond(lost);
+            set_back(&mut record, lost, known);
         }
         self.contents.volumes.insert(id, record);
     }
@@ -273,22 +275,25 @@ impl Plan {
         }
     }
 
-    /// What the journal has of a volume goes on top of its root only if nothing is missing between. Then the volume is
-    /// as large as it must have been: a copy that ends early does not know that it grew.
-    fn connect(&mut self, id: VolumeId, generations: &BTreeMap<Generation, u64>) {
+    /// What the journal has of a volume goes on top of its root only if nothing is missing between, nor of it. Then the
+    /// volume is as large as it must have been: a copy that ends early does not know that it grew.
+    fn connect(&mut self, id: VolumeId, generations: &BTreeMap<Generation, Logged>, known: &Known) {
         let Some(record) = self.contents.volumes.get_mut(&id) else {
             let what = format!("the journal has writes of volume {id}, of which nothing is known");
             self.say("", what);
             return;
         };
         let newer = || generations.range((Excluded(record.destaged), Unbounded));
-        let follows = |((g, _), n): ((&Generation, &u64), u64)| g.0 - n == record.destaged.0;
+        let follows = |((g, logged), n): ((&Generation, &Logged), u64)| {
+            let whole = logged.after == After::Journal || (n == 1 && logged.after == After::Packs);
+            g.0 - n == record.destaged.0 && whole
+        };
         let connected = newer().zip(1..).all(follows);
-        let end = newer().map(|(_, end)| *end).max().unwrap_or(0);
+        let end = newer().map(|(_, logged)| logged.end).max().unwrap_or(0);
         let what = match generations.last_key_value() {
             Some((&last, _)) if !connected => {
                 let root = record.destaged;
-                record.destaged = beyond(last);
+                set_back(record, last, known);
                 format!(
                     "as it was after generation {root}: the journal's newer writes do not follow on it"
                 )
@@ -326,6 +331,15 @@ impl Plan {
             contents.last_pack = skipped.min(PackId::LIMIT - 1);
         }
     }
+}
+
+/// A volume becomes what its root is, without what came after it up to generation `lost`: also as large as it was then,
+/// as it may have been cut off since.
+fn set_back(record: &mut VolumeRecord, lost: Generation, known: &Known) {
+    record.destaged = beyond(lost);
+    let of_root = |note: &&RootNote| note.root == record.root;
+    let sizes = known.notes.values().flatten().filter(of_root);
+    record.size = sizes.map(|note| note.size).fold(record.size, u64::max);
 }
 
 fn beyond(generation: Generation) -> Generation {

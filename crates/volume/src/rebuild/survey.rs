@@ -7,6 +7,7 @@ use brick_local::LocalBrick;
 use env::Env;
 use format::RootNote;
 use gc::OwnedRoot;
+use journal::After;
 use pack::{LiveBits, PackStore, ReserveIds};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use types::{
@@ -20,10 +21,19 @@ pub(super) struct Known {
     pub(super) notes: BTreeMap<VolumeId, Vec<RootNote>>,
     /// The highest id of a pack.
     pub(super) last_pack: u64,
-    /// The generations that the journal has something of, and where the last block ends that it has data for, in bytes.
-    pub(super) journal: BTreeMap<VolumeId, BTreeMap<Generation, u64>>,
+    /// The generations that the journal has something of.
+    pub(super) journal: BTreeMap<VolumeId, BTreeMap<Generation, Logged>>,
     /// The highest epoch of a writer.
     pub(super) epoch: Epoch,
+}
+
+/// What the journal has of a generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Logged {
+    /// What comes before; `Same` if the beginning is not there.
+    pub(super) after: After,
+    /// Where the last block ends that there is data for, in bytes.
+    pub(super) end: u64,
 }
 
 /// Reads the header of every pack, and the journal.
@@ -124,8 +134,12 @@ impl Known {
                 self.epoch = self.epoch.max(replayed.epoch);
                 let generations = self.journal.entry(replayed.volume).or_default();
                 for batch in &replayed.batches {
-                    let end = generations.entry(batch.generation).or_default();
-                    *end = batch.blocks.iter().map(end_of).fold(*end, u64::max);
+                    let new = Logged {
+                        after: batch.after,
+                        end: 0,
+                    };
+                    let logged = generations.entry(batch.generation).or_insert(new);
+                    logged.end = batch.blocks.iter().map(end_of).fold(logged.end, u64::max);
                 }
                 Ok(())
             },

@@ -26,6 +26,12 @@ fn note(volume: u64, epoch: u64, generation: u64) -> RootNote {
     }
 }
 
+/// All of a generation, and of the one before.
+const WHOLE: Logged = Logged {
+    after: After::Journal,
+    end: 1 << 20,
+};
+
 /// Notes, and the generations of which the journal has writes, none of them beyond the first MiB.
 fn known_of(notes: &[RootNote], journal: &[(u64, &[u64])]) -> Known {
     let mut known = Known::default();
@@ -41,7 +47,7 @@ fn known_of(notes: &[RootNote], journal: &[(u64, &[u64])]) -> Known {
     for (volume, generations) in journal {
         let generations = generations
             .iter()
-            .map(|&g| (Generation(g), 1 << 20))
+            .map(|&g| (Generation(g), WHOLE))
             .collect();
         known.journal.insert(VolumeId(*volume), generations);
     }
@@ -179,11 +185,36 @@ fn a_journal_that_does_not_follow_is_left_out() {
 }
 
 #[test]
+fn a_generation_of_which_the_journal_has_parts_is_not_led_on_from() {
+    // What comes before 4, and before 5; generation 3 is in packs.
+    let decide_after = |fourth, fifth| {
+        let mut known = known_of(&[], &[(1, &[4, 5])]);
+        let generations = known.journal.get_mut(&VolumeId(1)).unwrap();
+        for (logged, after) in generations.values_mut().zip([fourth, fifth]) {
+            logged.after = after;
+        }
+        decide(copy(false), &known)
+    };
+    for (fourth, fifth, follows) in [
+        (After::Packs, After::Journal, true),
+        (After::Journal, After::Journal, true),
+        (After::Journal, After::Packs, false),
+        (After::Journal, After::Same, false),
+        (After::Same, After::Journal, false),
+    ] {
+        let plan = decide_after(fourth, fifth);
+        let owners: Vec<&str> = plan.older.iter().map(|(o, _)| o.as_str()).collect();
+        assert_eq!(destaged(&plan, 1) == 3, follows, "{fourth:?} {fifth:?}");
+        assert_eq!(owners.contains(&"v1"), !follows, "{fourth:?} {fifth:?}");
+    }
+}
+
+#[test]
 fn a_volume_that_grew_after_the_copy_ends_is_as_large_as_its_writes() {
     let journal = |generation, end| {
         let mut known = known_of(&[], &[(1, &[4])]);
         let generations = known.journal.get_mut(&VolumeId(1)).unwrap();
-        generations.insert(Generation(generation), end);
+        generations.insert(Generation(generation), Logged { end, ..WHOLE });
         known
     };
     let size = |plan: &Plan| plan.contents.volumes[&VolumeId(1)].size;
