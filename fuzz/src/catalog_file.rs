@@ -79,6 +79,7 @@ fn volume(id: u64, name: &str) -> VolumeRecord {
         vhost_queues: 0,
         backend: catalog::Backend::Store,
         limits: Limits::NONE,
+        source: None,
     }
 }
 

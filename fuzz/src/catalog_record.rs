@@ -79,6 +79,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 vhost_queues: 0,
                 backend: catalog::Backend::Store,
                 limits: Limits::NONE,
+                source: None,
             }),
         );
     }

@@ -197,6 +197,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         dedup: true,
         codec: Codec::Lz4,
         read_only: false,
+        partial: false,
     }
     .encode();
     let new = |revision, hashes: &[BlockHash], live, frames: &[NewFrame]| {

@@ -35,6 +35,7 @@ fn volume(id: u64, name: &str) -> Change {
         vhost_queues: 0,
         backend: catalog::Backend::Store,
         limits: Limits::NONE,
+        source: None,
     })
 }
 

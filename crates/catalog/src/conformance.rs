@@ -1,13 +1,13 @@
 //! What every [`Catalog`] must do. An implementation's tests call [`suite`].
 
 use crate::{
-    Backend, Catalog, Change, ErrorKind, IdKind, ImageFile, Properties, Settings, SnapshotRecord,
-    Step, Trashed, VolumeRecord,
+    Backend, Catalog, Change, ErrorKind, IdKind, ImageFile, ImageSource, Properties, Settings,
+    SnapshotRecord, SourceFile, Step, Trashed, VolumeRecord,
 };
 use std::collections::HashSet;
 use types::{
-    Codec, Epoch, FileDriver, FileFormat, Generation, Limits, Name, PackId, Pointer, Root,
-    SnapshotId, VolumeId,
+    Codec, Epoch, FileDriver, FileFormat, Generation, ImageFormat, Limits, Name, PackId, Pointer,
+    Root, SnapshotId, VolumeId,
 };
 
 /// The whole suite. `make` gives an empty catalog each time.
@@ -66,6 +66,19 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
             driver: FileDriver::IoUring,
         }),
         limits: Limits::NONE,
+        source: Some(Box::new(ImageSource {
+            path: "/srv/web.qcow2".to_owned(),
+            format: Some(ImageFormat::Qcow2),
+            backing: vec!["/srv/base.qcow2".to_owned()],
+            data_file: Some("/srv/web.raw".to_owned()),
+            files: vec![SourceFile {
+                path: "/srv/web.qcow2".to_owned(),
+                len: 1 << 20,
+                modified_ns: u64::MAX,
+            }],
+            size: 1 << 30,
+            filled: 1 << 20,
+        })),
     }
 }
 

@@ -14,8 +14,8 @@ pub use memory::MemoryCatalog;
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt, ops::Range, sync::Arc};
 use types::{
-    Codec, Epoch, FileDriver, FileFormat, Generation, Limits, Name, Pointer, Root, SnapshotId,
-    VolumeId,
+    Codec, Epoch, FileDriver, FileFormat, Generation, ImageFormat, Limits, Name, Pointer, Root,
+    SnapshotId, VolumeId,
 };
 
 /// A store's catalog.
@@ -210,6 +210,38 @@ pub struct VolumeRecord {
     pub backend: Backend,
     /// How fast it may be used.
     pub limits: Limits,
+    /// The image that it is still being imported from: what `root` has holes for is read there.
+    pub source: Option<Box<ImageSource>>,
+}
+
+/// An image that a volume is filled from while it is used, and how far that is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSource {
+    /// The image; empty if it is not known any more.
+    pub path: String,
+    /// What it is.
+    pub format: Option<ImageFormat>,
+    /// The images behind it, each the one behind the one before.
+    pub backing: Vec<String>,
+    /// The file that its data are in, if that is another.
+    pub data_file: Option<String>,
+    /// Every file that it is read from, as they were in the beginning: others are not read in their place.
+    pub files: Vec<SourceFile>,
+    /// Bytes of the disk that it describes.
+    pub size: u64,
+    /// The bytes up to which all that it has is in the store: whole blocks.
+    pub filled: u64,
+}
+
+/// A file that an image is read from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// Its absolute path.
+    pub path: String,
+    /// Bytes.
+    pub len: u64,
+    /// When it was changed last, nanoseconds since the Unix epoch.
+    pub modified_ns: u64,
 }
 
 /// Where a volume's data are.

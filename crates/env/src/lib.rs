@@ -91,6 +91,13 @@ pub trait File: Send + Sync {
     }
     /// Bytes of storage that it takes: holes take none.
     fn allocated(&self) -> io::Result<u64>;
+    /// When its contents were changed last, since the Unix epoch.
+    ///
+    /// # Behavior
+    /// Who does not know says that it was then, as this body does.
+    fn modified(&self) -> io::Result<Duration> {
+        Ok(Duration::ZERO)
+    }
     /// Fills `buf` from `offset`.
     ///
     /// # Errors

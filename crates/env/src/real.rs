@@ -309,6 +309,11 @@ impl File for RealFile {
         Ok(self.0.metadata()?.blocks() * 512)
     }
 
+    fn modified(&self) -> io::Result<Duration> {
+        let modified = self.0.metadata()?.modified()?;
+        Ok(modified.duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)
     }

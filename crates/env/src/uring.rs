@@ -12,7 +12,7 @@
 use crate::{File, real::RealFile};
 use io_uring::{IoUring, opcode, squeue::Entry, types::Fd, types::FsyncFlags};
 use parking_lot::Mutex;
-use std::{io, ops::Range, os::fd::AsRawFd};
+use std::{io, ops::Range, os::fd::AsRawFd, time::Duration};
 
 /// Pieces of a call that are in flight at once.
 const DEPTH: u32 = 8;
@@ -153,6 +153,10 @@ impl File for UringFile {
 
     fn allocated(&self) -> io::Result<u64> {
         self.file.allocated()
+    }
+
+    fn modified(&self) -> io::Result<Duration> {
+        self.file.modified()
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {

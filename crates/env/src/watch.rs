@@ -233,6 +233,10 @@ impl File for WatchedFile {
         self.file.allocated()
     }
 
+    fn modified(&self) -> io::Result<Duration> {
+        self.file.modified()
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.call("reading", || self.file.read_at(offset, buf))
     }

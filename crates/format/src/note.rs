@@ -38,6 +38,8 @@ pub struct RootNote {
     pub codec: Codec,
     /// Whether writes were refused.
     pub read_only: bool,
+    /// Whether holes of the root stand for what an image has that the volume is imported from.
+    pub partial: bool,
 }
 
 impl RootNote {
@@ -55,7 +57,8 @@ impl RootNote {
         note[1] = name.len() as u8;
         note[2] = self.root.height;
         note[3] = codec;
-        note[4] = u8::from(self.dedup) | u8::from(self.read_only) << 1;
+        note[4] =
+            u8::from(self.dedup) | u8::from(self.read_only) << 1 | u8::from(self.partial) << 2;
         let numbers = [
             self.volume.0,
             self.epoch.0,
@@ -116,7 +119,7 @@ fn decode(note: &[u8]) -> Option<RootNote> {
         2 => Codec::Zstd,
         _ => return None,
     };
-    (height <= 4 && flags <= 3).then_some(RootNote {
+    (height <= 4 && flags <= 7).then_some(RootNote {
         volume: VolumeId(number(0)?),
         name,
         epoch: Epoch(number(1)?),
@@ -127,6 +130,7 @@ fn decode(note: &[u8]) -> Option<RootNote> {
         dedup: flags & 1 != 0,
         codec,
         read_only: flags & 2 != 0,
+        partial: flags & 4 != 0,
     })
 }
 
@@ -157,6 +161,7 @@ mod tests {
             dedup: true,
             codec: Codec::Zstd,
             read_only: false,
+            partial: true,
         }
     }
 

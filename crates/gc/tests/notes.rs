@@ -26,6 +26,7 @@ fn note(machine: &Machine, volume: u64, generation: u64) -> PackId {
         dedup: true,
         codec: Codec::Lz4,
         read_only: false,
+        partial: false,
     });
     drop(writer.finish().unwrap());
     last(machine)

@@ -2,6 +2,7 @@
 //! not change or of one that does.
 
 use crate::{
+    below::Below,
     device::{clip, overlay},
     error::Error,
     nodes::Nodes,
@@ -17,18 +18,32 @@ impl Store {
     /// for; what is in memory counts as changed whatever it holds. Removing `since` meanwhile changes nothing.
     ///
     /// # Errors
-    /// If there is none of such a name, or what they hold cannot be destaged.
+    /// If there is none of such a name, or what they hold cannot be destaged; [`Refused`](crate::ErrorKind::Refused) while the volume is
+    /// imported.
     pub fn bitmap(&self, of: &VolumeRef, since: &VolumeRef) -> Result<Arc<dyn Bitmap>, Error> {
-        let since = self.pinned(since, "bitmap of")?;
+        let since_ref = since;
+        let since = self.pinned(since_ref, "bitmap of")?;
+        refuse_filling(since_ref, since.below.as_ref())?;
         if of.snapshot.is_none() {
             let volume = self.shared.by_name(&of.volume)?;
+            refuse_filling(of, volume.state.read().base.below.as_ref())?;
             return Ok(Arc::new(OfVolume { volume, since }));
         }
+        let pinned = self.pinned(of, "bitmap of")?;
+        refuse_filling(of, pinned.below.as_ref())?;
         Ok(Arc::new(OfSnapshot {
             shared: Arc::clone(&self.shared),
-            of: self.pinned(of, "bitmap of")?,
+            of: pinned,
             since,
         }))
+    }
+}
+
+/// What is a hole now may not be one later, and still have the same contents: it is told when that is over.
+fn refuse_filling(of: &VolumeRef, below: Option<&Below>) -> Result<(), Error> {
+    match below {
+        None => Ok(()),
+        Some(below) => Err(below.refuse(&of.volume, "what has changed is told when that is done")),
     }
 }
 
@@ -58,7 +73,8 @@ impl OfVolume {
             usize::MAX
         };
         let (nodes, since) = (Nodes(&shared.packs), self.since.root);
-        let mapped = blockmap::changes(&nodes, since, painted.root, first..painted.end, limit)?;
+        let mapped =
+            blockmap::changes(&nodes, since, painted.base.root, first..painted.end, limit)?;
         let runs = overlay(mapped, &painted.kinds, |changed, kind| {
             changed || kind.is_some()
         });

@@ -1,5 +1,6 @@
 //! How a store may use the machine.
 
+use crate::below::Images;
 use std::time::Duration;
 
 /// Who destages.
@@ -35,6 +36,8 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// Who destages.
     pub background: Background,
+    /// Opens the images that volumes are imported from while they are used.
+    pub images: Images,
 }
 
 const MIB: u64 = 1 << 20;
@@ -57,6 +60,7 @@ impl Config {
             destage_after: Duration::from_secs(5),
             reserve_bytes: 256 * MIB,
             background: Background::Threads(2),
+            images: Images::default(),
         }
     }
 
@@ -87,6 +91,7 @@ impl Config {
             destage_after: Duration::from_secs(3600),
             reserve_bytes: MIB,
             background: Background::Inline,
+            images: Images::default(),
         }
     }
 }

@@ -5,10 +5,10 @@ use crate::{
     store::Store,
     volume::{Rooted, Volume},
 };
-use catalog::{Backend, Change, Properties, VolumeRecord};
+use catalog::{Backend, Change, ImageSource, Properties, VolumeRecord};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{
-    Codec, Generation, Limits, Name, Root, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
+    Codec, Generation, Limits, Name, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
     VolumeRef, limits::LimitChange, size::format_size,
 };
 
@@ -38,6 +38,8 @@ pub enum Source {
     Empty(u64),
     /// A snapshot, or a volume as it is now; grown to so many bytes.
     Clone(VolumeRef, Option<u64>),
+    /// An image, and so many bytes. [`Store::fill`] brings it into the store.
+    Image(Box<ImageSource>, u64),
 }
 
 /// Changes to a volume; what is absent stays.
@@ -108,13 +110,18 @@ impl Store {
     fn prepare(&self, create: &Create) -> Result<VolumeRecord, Error> {
         self.check_free(&create.name)?;
         let (rooted, size, origin, base) = match &create.source {
-            Source::Empty(size) => {
-                let empty = Rooted {
-                    root: Root::EMPTY,
-                    mapped_blocks: 0,
-                };
-                (empty, *size, None, self.shared.catalog.settings()?.defaults)
-            }
+            Source::Empty(size) => (
+                Rooted::EMPTY,
+                *size,
+                None,
+                self.shared.catalog.settings()?.defaults,
+            ),
+            Source::Image(image, size) => (
+                self.rooted_in(image, *size)?,
+                *size,
+                None,
+                self.shared.catalog.settings()?.defaults,
+            ),
             Source::Clone(from, size) => {
                 let properties = self.shared.find(&from.volume)?.properties;
                 let (rooted, origin_size) = self.shared.rooted(from)?;
@@ -175,6 +182,7 @@ impl Store {
             vhost_queues: 0,
             backend: Backend::Store,
             limits: Limits::NONE,
+            source: rooted.below.map(|below| below.record()),
         })
     }
 
@@ -221,6 +229,11 @@ impl Store {
                 format_size(size)
             );
             return Err(Error::new(ErrorKind::Refused, message));
+        }
+        if size < old_size
+            && let Some(below) = &volume.record.lock().below
+        {
+            return Err(below.refuse(name, "it can be made smaller when that is done"));
         }
         let changed = volume
             .cut_off(size)

@@ -1,6 +1,7 @@
 //! The way of a frozen generation into packs, and the move of the root.
 
 use crate::{
+    below::block_of_zeroes,
     error::{Error, ErrorKind},
     layer::Layer,
     nodes::{Nodes, Sink},
@@ -96,7 +97,10 @@ impl Volume {
 
     /// Packs, then the changed nodes of the block map, then a sync of the brick.
     fn write_layer(&self, layer: &Layer) -> Result<Destaged, Error> {
-        let mut record = self.record.lock().record.clone();
+        let (mut record, below) = {
+            let committed = self.record.lock();
+            (committed.record.clone(), committed.below.clone())
+        };
         let properties = record.properties;
         let mut writer = self.shared.packs.writer(properties.codec, properties.dedup);
         let sorted = layer.sorted();
@@ -109,6 +113,13 @@ impl Volume {
             self.shared.check_hurry()?;
             pointers.extend(writer.write_blocks(blocks)?);
         }
+        let hidden = below.as_ref().map(|below| below.hidden(layer, &zero));
+        let hidden = hidden.unwrap_or_default();
+        // Before the nodes: so a small destage is one object.
+        let zero_block = match hidden.is_empty() {
+            true => None,
+            false => Some(block_of_zeroes(&mut writer)?),
+        };
         let mut writes: Vec<(BlockIndex, Pointer)> = indexes
             .iter()
             .zip(&pointers)
@@ -121,13 +132,16 @@ impl Volume {
         writes.sort_unstable_by_key(|&(index, _)| index);
         let zeroes: Vec<Range<u64>> = layer.zeroes().iter().collect();
         let nodes = Nodes(&self.shared.packs);
-        let updated = blockmap::update(
+        let mut updated = blockmap::update(
             &nodes,
             &mut Sink(&mut writer),
             record.root,
             &zeroes,
             &writes,
         )?;
+        if let Some(zeroes) = zero_block {
+            self.map_zeroes(&mut writer, &mut updated, &hidden, zeroes, &indexes)?;
+        }
         (record.root, record.destaged) = (updated.root, layer.number);
         // What a damaged node mapped is not known, nor what of it is counted.
         let mapped_blocks = record.mapped_blocks + updated.mapped;
@@ -138,6 +152,7 @@ impl Volume {
             rooted: Rooted {
                 root: record.root,
                 mapped_blocks: record.mapped_blocks,
+                below,
             },
             hot: pointers.into_iter().zip(blocks).collect(),
             written: writer.finish()?,
@@ -157,11 +172,12 @@ impl Volume {
         let Rooted {
             root,
             mapped_blocks,
+            ..
         } = destaged.rooted;
         let mut record = committed.record.clone();
         (record.root, record.mapped_blocks, record.destaged) = (root, mapped_blocks, layer.number);
         let mut changes = vec![Change::PutVolume(record.clone())];
-        changes.extend(snapshot_changes(&committed, next, destaged.rooted));
+        changes.extend(snapshot_changes(&committed, next, &destaged.rooted));
         self.shared.catalog.commit(&changes)?;
         self.set_record(&mut committed, record);
         let later = committed.wanted.split_off(&next);
@@ -171,7 +187,7 @@ impl Volume {
         {
             if let Wanted::Root(cell) = wanted {
                 // Only this place fills it, once.
-                let _ = cell.set(destaged.rooted);
+                let _ = cell.set(destaged.rooted.clone());
             }
         }
         for (pointer, block) in &destaged.hot {
@@ -180,7 +196,7 @@ impl Volume {
         }
         let old = {
             let mut state = self.state.write();
-            state.root = root;
+            state.base.root = root;
             state.version += 1;
             let old = state.frozen.pop_front();
             state.destaged_whole = old.as_ref().is_some_and(|frozen| frozen.log.is_empty());
@@ -196,7 +212,7 @@ impl Volume {
 
 impl Shared {
     /// Destages end here when the background is to end: the journal is faster.
-    fn check_hurry(&self) -> Result<(), Error> {
+    pub(crate) fn check_hurry(&self) -> Result<(), Error> {
         if self.hurry.load(Relaxed) {
             return Err(Error::new(ErrorKind::Closed, "the store is closing"));
         }
@@ -217,6 +233,7 @@ pub(crate) fn note_of(record: &VolumeRecord) -> RootNote {
         dedup: record.properties.dedup,
         codec: record.properties.codec,
         read_only: record.properties.read_only,
+        partial: record.source.is_some(),
     }
 }
 
@@ -224,8 +241,8 @@ pub(crate) fn note_of(record: &VolumeRecord) -> RootNote {
 fn snapshot_changes(
     committed: &Committed,
     next: Generation,
-    rooted: Rooted,
-) -> impl Iterator<Item = Change> + '_ {
+    rooted: &Rooted,
+) -> impl Iterator<Item = Change> {
     committed
         .wanted
         .range(..next)

@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     read::pieces,
     store::{PinnedRoot, Shared, Store, blocks},
-    volume::Volume,
+    volume::{Base, Volume},
 };
 use block::{
     BlockDevice, Demand, DeviceInfo, Durability, Error as BlockError, ErrorKind, Extent,
@@ -12,7 +12,7 @@ use block::{
 };
 use limits::Limited;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
-use types::{BLOCK_SIZE, Name, Root, VolumeId, VolumeRef};
+use types::{BLOCK_SIZE, Name, VolumeId, VolumeRef};
 
 /// Blocks that one look at what is written covers: 1 GiB.
 const WINDOW: u64 = 1 << 18;
@@ -163,8 +163,8 @@ impl Volume {
         let _pass = self.shared.gate.enter();
         let first = offset / BLOCK_SIZE as u64;
         let end = blocks(offset + len);
-        let Painted { root, end, kinds } = self.paint(first, end)?;
-        let runs = self.shared.map_extents(root, first, end, max, &kinds)?;
+        let Painted { base, end, kinds } = self.paint(first, end)?;
+        let runs = self.shared.map_extents(&base, first, end, max, &kinds)?;
         Ok(extents(&clip(runs, offset, len, max)))
     }
 
@@ -173,24 +173,24 @@ impl Volume {
         let window = end.min(first + WINDOW);
         let state = self.state.read();
         state.check_open()?;
-        let root = state.root;
+        let base = state.base.clone();
         if state.layers().all(|layer| layer.is_empty()) {
             let kinds = Vec::new();
-            return Ok(Painted { root, end, kinds });
+            return Ok(Painted { base, end, kinds });
         }
         let mut kinds = vec![None; (window - first) as usize];
         for layer in state.layers().rev() {
             layer.paint(first, &mut kinds);
         }
         let end = window;
-        Ok(Painted { root, end, kinds })
+        Ok(Painted { base, end, kinds })
     }
 }
 
 /// What memory says of a range of blocks.
 pub(crate) struct Painted {
     /// What is below.
-    pub(crate) root: Root,
+    pub(crate) base: Base,
     /// The end of what was looked at.
     pub(crate) end: u64,
     /// Of each block whether it has data, or no opinion; empty if there is none of any.
@@ -218,15 +218,24 @@ impl Shared {
     /// Runs of blocks by what the map says, and `kinds`, where it has an opinion, says instead.
     fn map_extents(
         &self,
-        root: Root,
+        base: &Base,
         first: u64,
         end: u64,
         max: usize,
         kinds: &[Option<bool>],
     ) -> Result<Vec<(u64, bool)>, Error> {
         let nodes = crate::nodes::Nodes(&self.packs);
-        let limit = if kinds.is_empty() { max } else { usize::MAX };
-        let mapped = blockmap::extents(&nodes, root, first..end, limit)?;
+        let mapped = match &base.below {
+            None => {
+                let limit = if kinds.is_empty() { max } else { usize::MAX };
+                blockmap::extents(&nodes, base.root, first..end, limit)?
+            }
+            Some(below) => {
+                let end = end.min(first + WINDOW);
+                let mapped = blockmap::extents(&nodes, base.root, first..end, usize::MAX)?;
+                below.add_data(first, mapped)
+            }
+        };
         Ok(overlay(mapped, kinds, |data, kind| kind.unwrap_or(data)))
     }
 }
@@ -300,6 +309,7 @@ fn prefetch(
 struct SnapshotDevice {
     shared: Arc<Shared>,
     pinned: PinnedRoot,
+    base: Base,
     /// What it is called when it is opened.
     name: String,
 }
@@ -337,7 +347,7 @@ impl BlockDevice for SnapshotDevice {
         self.check("read", offset, buf.len() as u64)?;
         let all: Vec<_> = pieces(offset, buf.len()).collect();
         self.shared
-            .read_pieces(self.pinned.root, &all, buf)
+            .read_pieces(&self.base, &all, buf)
             .map_err(|e| self.failed(request("read", offset, buf.len() as u64), e))
     }
 
@@ -345,7 +355,7 @@ impl BlockDevice for SnapshotDevice {
         self.check("read", offset, buf.len() as u64)?;
         let all: Vec<_> = pieces(offset, buf.len()).collect();
         self.shared
-            .try_read_pieces(self.pinned.root, &all, buf)
+            .try_read_pieces(&self.base, &all, buf)
             .map_err(|e| self.failed(request("read", offset, buf.len() as u64), e))
     }
 
@@ -368,9 +378,7 @@ impl BlockDevice for SnapshotDevice {
     fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, BlockError> {
         self.check("extents", offset, len)?;
         let (first, end) = (offset / BLOCK_SIZE as u64, blocks(offset + len));
-        let runs = self
-            .shared
-            .map_extents(self.pinned.root, first, end, max, &[]);
+        let runs = self.shared.map_extents(&self.base, first, end, max, &[]);
         let runs = runs.map_err(|e| self.failed(request("extents", offset, len), e))?;
         Ok(extents(&clip(runs, offset, len, max)))
     }
@@ -379,7 +387,7 @@ impl BlockDevice for SnapshotDevice {
         self.check("prefetch", offset, len)?;
         prefetch(offset, len, |at, buf| {
             let all: Vec<_> = pieces(at, buf.len()).collect();
-            self.shared.read_pieces(self.pinned.root, &all, buf)
+            self.shared.read_pieces(&self.base, &all, buf)
         })
         .map_err(|e| self.failed(request("prefetch", offset, len), e))
     }
@@ -389,12 +397,15 @@ impl Store {
     /// Opens a volume, or a snapshot to read.
     ///
     /// # Errors
-    /// If there is none of that name, or a snapshot's last writes cannot be destaged.
+    /// If there is none of that name, a snapshot's last writes cannot be destaged, or the image that it is still
+    /// imported from is not there as it was.
     pub fn device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
         match &r.snapshot {
             None => {
                 let volume = self.shared.by_name(&r.volume)?;
                 Shared::refuse_file(&volume.record.lock().record)?;
+                let below = volume.state.read().base.below.clone();
+                below.map_or(Ok(()), |below| below.check())?;
                 let limiter = Arc::clone(&volume.limiter);
                 Ok(Arc::new(Limited::new(
                     Arc::new(VolumeDevice(volume)),
@@ -423,9 +434,13 @@ impl Store {
     /// # Errors
     /// As [`device`](Self::device).
     pub fn frozen_device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
+        let pinned = self.pinned(r, "reader of")?;
+        let base = pinned.base();
+        base.below.as_ref().map_or(Ok(()), |below| below.check())?;
         Ok(Arc::new(SnapshotDevice {
             shared: Arc::clone(&self.shared),
-            pinned: self.pinned(r, "reader of")?,
+            base,
+            pinned,
             name: r.to_string(),
         }))
     }

@@ -5,6 +5,7 @@
 //! deduplication found that out. So what is told is never less than what differs, in whole blocks.
 
 use crate::{
+    below::Below,
     error::Error,
     nodes::Nodes,
     store::{PinnedRoot, Shared, Store, blocks},
@@ -35,14 +36,24 @@ impl Store {
     /// snapshot is what it is now; what it holds in memory is destaged for the purpose.
     ///
     /// # Errors
-    /// If there is none of such a name, or destaging fails.
+    /// If there is none of such a name, or destaging fails; [`Refused`](crate::ErrorKind::Refused) if one of them is
+    /// still being imported and the other is of another volume.
     pub fn diff(&self, from: &VolumeRef, to: &VolumeRef) -> Result<Diff, Error> {
         let who = "comparison of";
-        Ok(Diff {
+        let diff = Diff {
             shared: Arc::clone(&self.shared),
             from: self.pinned(from, who)?,
             to: self.pinned(to, who)?,
-        })
+        };
+        let (before, after) = (&diff.from.below, &diff.to.below);
+        match before.as_ref().or(after.as_ref()) {
+            // Holes of both are the same then.
+            Some(below) if !Below::is_same(before, after) => Err(below.refuse(
+                &from.volume,
+                "it can be compared with other volumes when that is done",
+            )),
+            _ => Ok(diff),
+        }
     }
 }
 
@@ -71,11 +82,20 @@ impl Diff {
         let (from, to, all) = (self.from.root, self.to.root, 0..blocks(size));
         let flow = blockmap::diff(&nodes, from, to, all, &mut |run| {
             let at = |block: u64| (block * BLOCK_SIZE as u64).min(size);
-            let (offset, end) = (at(run.blocks.start), at(run.blocks.end));
-            each(DiffExtent {
-                offset,
-                len: end - offset,
-                data: run.data,
+            let (mut start, len) = (run.blocks.start, run.blocks.end - run.blocks.start);
+            let runs = vec![(len, run.data)];
+            let runs = match &self.to.below {
+                Some(below) => below.add_data(start, runs),
+                None => runs,
+            };
+            runs.into_iter().try_for_each(|(len, data)| {
+                let (offset, end) = (at(start), at(start + len));
+                start += len;
+                each(DiffExtent {
+                    offset,
+                    len: end - offset,
+                    data,
+                })
             })
         })?;
         Ok(flow)

@@ -10,7 +10,7 @@ use crate::{
     volume::Rooted,
 };
 use catalog::{Backend, Change, ImageFile, Properties, VolumeRecord};
-use types::{Name, Root};
+use types::Name;
 
 impl Store {
     /// Notes a volume of `size` bytes whose data are in `file`.
@@ -113,11 +113,7 @@ impl Store {
             read_only,
             ..self.shared.catalog.settings()?.defaults
         };
-        let empty = Rooted {
-            root: Root::EMPTY,
-            mapped_blocks: 0,
-        };
-        let record = self.new_record(name.clone(), size, properties, empty, None)?;
+        let record = self.new_record(name.clone(), size, properties, Rooted::EMPTY, None)?;
         let backend = Backend::File(file);
         Ok(VolumeRecord { backend, ..record })
     }

@@ -14,7 +14,7 @@ use crate::{
     flush::Logged,
     snapshot::rooted,
     store::{Shared, Store},
-    volume::{Committed, Rooted, State, Volume, Wanted},
+    volume::{Base, Committed, Rooted, State, Volume, Wanted},
 };
 use catalog::{Change, SnapshotRecord, VolumeRecord};
 use std::{
@@ -201,11 +201,15 @@ impl Store {
             .zip(&mut states)
             .zip(records)
         {
-            let (volume, last, root) = (&subject.volume, record.destaged, record.root);
+            let (volume, last) = (&subject.volume, record.destaged);
+            let base = Base {
+                root: record.root,
+                below: committed.below.clone(),
+            };
             volume.replace_record(committed, record);
             let fresh = State {
                 version: state.version + 1,
-                ..State::new(last.next(), root)
+                ..State::new(last.next(), base)
             };
             let old = std::mem::replace(&mut **state, fresh);
             self.shared.budget.release(&volume.account, old.dirty());

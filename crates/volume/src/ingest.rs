@@ -10,7 +10,7 @@ use crate::{
 use catalog::{Change, Properties, VolumeRecord};
 use pack::{PackWriter, Written};
 use std::sync::Arc;
-use types::{Block, BlockIndex, Codec, Name, Pointer, Root, SharedBlock, is_zero_block};
+use types::{Block, BlockIndex, Codec, Name, Pointer, SharedBlock, is_zero_block};
 
 /// Blocks after which the map is brought up to date: 1 GiB, 4 MiB of memory.
 const BLOCKS_PER_UPDATE: usize = 1 << 18;
@@ -62,10 +62,7 @@ impl Store {
             writer: self.shared.packs.writer(properties.codec, properties.dedup),
             written: Vec::new(),
             writes: Vec::new(),
-            rooted: Rooted {
-                root: Root::EMPTY,
-                mapped_blocks: 0,
-            },
+            rooted: Rooted::EMPTY,
         })
     }
 }
@@ -159,7 +156,7 @@ impl Ingest<'_> {
         let (name, properties) = (self.name.clone(), self.properties);
         let record = self
             .store
-            .new_record(name, size, properties, self.rooted, origin)?;
+            .new_record(name, size, properties, self.rooted.clone(), origin)?;
         self.writer.note(&note_of(&record));
         self.next_writer()?;
         Ok(record)

@@ -5,6 +5,7 @@
 //!               │  flush                     │  flush                      (the root moves)
 //!               └──────────▶ journal ◀───────┘
 //!  read  ─▶ head ─▶ frozen, newest first ─▶ block map of the root ─▶ packs
+//!                                                    └─ a hole ─▶ the image that it is imported from, if it is still
 //! ```
 //!
 //! A [`Store`] owns a directory and everything in it. A volume that is in use is a `Volume` behind the
@@ -24,6 +25,7 @@
 //! except that packs reserve ids in the catalog.
 
 mod ballast;
+mod below;
 mod bitmap;
 mod budget;
 mod config;
@@ -32,6 +34,7 @@ mod destage;
 mod device;
 mod diff;
 mod error;
+mod fill;
 mod flush;
 mod foreign;
 mod gate;
@@ -61,12 +64,14 @@ mod volume;
 mod work;
 mod write;
 
+pub use below::{Images, SourceDisk};
 pub use budget::Pressure;
-pub use catalog::{Properties, Settings, SnapshotRecord, VolumeRecord};
+pub use catalog::{ImageSource, Properties, Settings, SnapshotRecord, SourceFile, VolumeRecord};
 pub use config::{Background, Config};
 pub use create::{Create, Source, Update, check_size};
 pub use diff::{Diff, DiffExtent};
 pub use error::{Error, ErrorKind};
+pub use fill::Filled;
 pub use health::Health;
 pub use ingest::Ingest;
 pub use manifest::{FORMAT_VERSION, Manifest};

@@ -71,7 +71,7 @@ impl Volume {
                     None => unknown.push(BlockIndex(piece.index)),
                 }
             }
-            state.root
+            state.base.root
         };
         for index in unknown {
             let pointer = blockmap::lookup(&Nodes(&self.shared.packs), root, index)?;

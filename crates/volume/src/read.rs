@@ -5,10 +5,10 @@ use crate::{
     layer::Found,
     nodes::{Nodes, NodesNow, NotNow},
     store::Shared,
-    volume::{State, Volume},
+    volume::{Base, State, Volume},
 };
 use std::{ops::Range, sync::Arc};
-use types::{BLOCK_SIZE, Block, BlockIndex, Pointer, Root, SharedBlock};
+use types::{BLOCK_SIZE, Block, BlockIndex, Pointer, SharedBlock};
 
 /// Requests of at most so many blocks …
 const SHORT: usize = 32;
@@ -51,8 +51,8 @@ pub(crate) fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
     })
 }
 
-/// Fills what the layers know; answers the root below them and the pieces that are still missing.
-fn fill_from_layers(state: &State, offset: u64, buf: &mut [u8]) -> (Root, Vec<Piece>) {
+/// Fills what the layers know; answers what is below them and the pieces that are still missing.
+fn fill_from_layers(state: &State, offset: u64, buf: &mut [u8]) -> (Base, Vec<Piece>) {
     let mut missing = Vec::new();
     'pieces: for piece in pieces(offset, buf.len()) {
         for layer in state.layers() {
@@ -66,36 +66,36 @@ fn fill_from_layers(state: &State, offset: u64, buf: &mut [u8]) -> (Root, Vec<Pi
         }
         missing.push(piece);
     }
-    (state.root, missing)
+    (state.base.clone(), missing)
 }
 
 impl Volume {
     /// Fills `buf` from `offset`; the range was checked.
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
         let _pass = self.shared.gate.enter();
-        let (root, missing) = {
+        let (base, missing) = {
             let state = self.state.read();
             state.check_open()?;
             fill_from_layers(&state, offset, buf)
         };
-        self.shared.read_pieces(root, &missing, buf)
+        self.shared.read_pieces(&base, &missing, buf)
     }
 
     /// As [`read`](Self::read) if that needs no waiting.
     pub(crate) fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, Error> {
         let _pass = self.shared.gate.enter();
-        let (root, missing) = {
+        let (base, missing) = {
             let state = self.state.read();
             state.check_open()?;
             fill_from_layers(&state, offset, buf)
         };
-        self.shared.try_read_pieces(root, &missing, buf)
+        self.shared.try_read_pieces(&base, &missing, buf)
     }
 
-    /// A block as the layers and the root say, and the state's version at that time.
+    /// A block as the layers and what is below them say, and the state's version at that time.
     pub(crate) fn base_block(&self, index: u64) -> Result<(SharedBlock, u64), Error> {
         let _pass = self.shared.gate.enter();
-        let (root, version) = {
+        let (base, version) = {
             let state = self.state.read();
             for layer in state.layers() {
                 match layer.find(index) {
@@ -104,17 +104,17 @@ impl Volume {
                     Found::Absent => {}
                 }
             }
-            (state.root, state.version)
+            (state.base.clone(), state.version)
         };
-        Ok((self.shared.stored_block(root, index)?, version))
+        Ok((self.shared.stored_block(&base, index)?, version))
     }
 }
 
 impl Shared {
-    /// Fills pieces of `buf` from what `root` maps.
+    /// Fills pieces of `buf` from what `base` has.
     pub(crate) fn read_pieces(
         &self,
-        root: Root,
+        base: &Base,
         missing: &[Piece],
         buf: &mut [u8],
     ) -> Result<(), Error> {
@@ -125,30 +125,37 @@ impl Shared {
             rest = later;
             if run > 1 {
                 let out = now[0].of_request.start..now[run - 1].of_request.end;
-                if self.read_run(root, first.index, &mut buf[out]).is_ok() {
+                if self.read_run(base, first.index, &mut buf[out]).is_ok() {
                     continue;
                 }
             }
             // One by one: that tells which one it is that cannot be read.
             for piece in now {
-                self.read_piece(root, piece, &mut buf[piece.of_request.clone()])?;
+                self.read_piece(base, piece, &mut buf[piece.of_request.clone()])?;
             }
         }
         Ok(())
     }
 
     /// Whole blocks that follow each other, from `first` on.
-    fn read_run(&self, root: Root, first: u64, out: &mut [u8]) -> Result<(), Error> {
+    fn read_run(&self, base: &Base, first: u64, out: &mut [u8]) -> Result<(), Error> {
         let mut pointers = vec![Pointer::HOLE; out.len() / BLOCK_SIZE];
         let nodes = Nodes(&self.packs);
-        blockmap::lookup_run(&nodes, root, BlockIndex(first), &mut pointers)?;
-        Ok(self.packs.read_run(&pointers, out)?)
+        blockmap::lookup_run(&nodes, base.root, BlockIndex(first), &mut pointers)?;
+        self.packs.read_run(&pointers, out)?;
+        match &base.below {
+            None => Ok(()),
+            Some(below) => below.fill_holes(first, &pointers, out),
+        }
     }
 
-    fn read_piece(&self, root: Root, piece: &Piece, out: &mut [u8]) -> Result<(), Error> {
+    fn read_piece(&self, base: &Base, piece: &Piece, out: &mut [u8]) -> Result<(), Error> {
         let mut read = || {
-            match blockmap::lookup(&Nodes(&self.packs), root, BlockIndex(piece.index))? {
-                Pointer::HOLE => out.fill(0),
+            match blockmap::lookup(&Nodes(&self.packs), base.root, BlockIndex(piece.index))? {
+                Pointer::HOLE => match &base.below {
+                    None => out.fill(0),
+                    Some(below) => below.read(piece.index, piece.within.start, out)?,
+                },
                 pointer => self.packs.read_with(pointer, &mut |block| {
                     out.copy_from_slice(&block[piece.within.clone()]);
                 })?,
@@ -158,22 +165,22 @@ impl Shared {
         read().map_err(|e: Error| e.at_block(piece.index))
     }
 
-    /// The block that `root` maps at `index`.
-    fn stored_block(&self, root: Root, index: u64) -> Result<Arc<Block>, Error> {
+    /// The block that `base` has at `index`.
+    fn stored_block(&self, base: &Base, index: u64) -> Result<Arc<Block>, Error> {
         let mut block = [0; BLOCK_SIZE];
         let whole = Piece {
             index,
             within: 0..BLOCK_SIZE,
             of_request: 0..BLOCK_SIZE,
         };
-        self.read_piece(root, &whole, &mut block)?;
+        self.read_piece(base, &whole, &mut block)?;
         Ok(Arc::new(block))
     }
 
     /// As [`read_pieces`](Self::read_pieces) if that needs no waiting.
     pub(crate) fn try_read_pieces(
         &self,
-        root: Root,
+        base: &Base,
         missing: &[Piece],
         buf: &mut [u8],
     ) -> Result<bool, Error> {
@@ -186,7 +193,7 @@ impl Shared {
         for piece in missing {
             let number = piece.index / blockmap::FANOUT as u64;
             if leaf.as_ref().is_none_or(|&(known, _)| known != number) {
-                match blockmap::leaf(&NodesNow(&self.packs), root, BlockIndex(piece.index)) {
+                match blockmap::leaf(&NodesNow(&self.packs), base.root, BlockIndex(piece.index)) {
                     Ok(node) => leaf = Some((number, node)),
                     Err(e) => {
                         let waits = would_wait(e).map(|()| false);
@@ -199,6 +206,10 @@ impl Shared {
             let pointer = node.map_or(Pointer::HOLE, |node| node.get(slot));
             let out = &mut buf[piece.of_request.clone()];
             if pointer.is_hole() {
+                let below = base.below.as_ref();
+                if below.is_some_and(|below| below.has(piece.index)) {
+                    return Ok(false);
+                }
                 out.fill(0);
                 continue;
             }

@@ -146,9 +146,10 @@ impl Shared {
         let mut committed = volume.record.lock();
         let mut record = committed.record.clone();
         record.destaged = newest;
-        let root = record.root;
         volume.commit_record(&mut committed, record)?;
-        *volume.state.write() = State::new(newest.next(), root);
+        let mut state = volume.state.write();
+        *state = State::new(newest.next(), state.base.clone());
+        drop(state);
         self.journal.destaged(gap.volume, newest);
         Ok(())
     }

@@ -84,7 +84,7 @@ impl Volume {
         };
         self.settle(generation)?;
         let lost = || Error::new(ErrorKind::Closed, "the volume changed meanwhile; try again");
-        let rooted = cell.get().copied().ok_or_else(lost)?;
+        let rooted = cell.get().cloned().ok_or_else(lost)?;
         Ok((rooted, size))
     }
 }
@@ -93,6 +93,7 @@ pub(crate) fn rooted(committed: &Committed) -> Rooted {
     Rooted {
         root: committed.record.root,
         mapped_blocks: committed.record.mapped_blocks,
+        below: committed.below.clone(),
     }
 }
 
@@ -110,24 +111,32 @@ impl Shared {
     /// The root of a snapshot, or of a volume as it is now, and its size in bytes. The caller
     /// holds `roots`, until it has put the root where collection sees it.
     pub(crate) fn rooted(self: &Arc<Self>, r: &VolumeRef) -> Result<(Rooted, u64), Error> {
+        let record = self.find(&r.volume)?;
         if r.snapshot.is_none() {
-            let record = self.find(&r.volume)?;
             Self::refuse_file(&record)?;
             return self.volume(record.id)?.rooted_now();
         }
+        // Before the snapshot is looked up: without it, its root has everything.
+        let importing = record.source.is_some();
         let mut snapshot = self.snapshot(r)?;
         if snapshot.root.is_none() {
             self.volume(snapshot.volume)?.settle(snapshot.generation)?;
             snapshot = self.snapshot(r)?;
         }
         let unsettled = || Error::new(ErrorKind::Damaged, format!("'{r}' has no root"));
-        let root = snapshot.root.ok_or_else(unsettled)?;
-        Ok((
-            Rooted {
-                root,
-                mapped_blocks: snapshot.mapped_blocks,
-            },
-            snapshot.size,
-        ))
+        let mut below = None;
+        if importing {
+            // Both change in one commit, under the lock.
+            let volume = self.volume(snapshot.volume)?;
+            let committed = volume.record.lock();
+            below.clone_from(&committed.below);
+            snapshot = self.snapshot(r)?;
+        }
+        let rooted = Rooted {
+            root: snapshot.root.ok_or_else(unsettled)?,
+            mapped_blocks: snapshot.mapped_blocks,
+            below,
+        };
+        Ok((rooted, snapshot.size))
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     ballast::Ballast,
+    below::Below,
     budget::{Budget, Pressure},
     config::{Background, Config},
     error::{Error, ErrorKind},
@@ -9,7 +10,7 @@ use crate::{
     health::{Ailments, Health},
     ids::Ids,
     manifest::Manifest,
-    volume::Volume,
+    volume::{Base, Rooted, Volume},
     work::WorkQueue,
 };
 use catalog::{Catalog, VolumeRecord};
@@ -108,7 +109,18 @@ pub struct PinnedRoot {
     pub root: Root,
     /// Of the volume or snapshot, bytes.
     pub size: u64,
+    /// What its holes are.
+    pub(crate) below: Option<Below>,
     _pin: RootPin,
+}
+
+impl PinnedRoot {
+    pub(crate) fn base(&self) -> Base {
+        Base {
+            root: self.root,
+            below: self.below.clone(),
+        }
+    }
 }
 
 /// How a store stands.
@@ -182,7 +194,8 @@ impl Shared {
     }
 
     /// The caller holds `roots`.
-    pub(crate) fn pin(&self, root: Root, size: u64, owner: String) -> PinnedRoot {
+    pub(crate) fn pin(&self, rooted: Rooted, size: u64, owner: String) -> PinnedRoot {
+        let Rooted { root, below, .. } = rooted;
         let size_blocks = blocks(size);
         let owned = OwnedRoot {
             root,
@@ -192,6 +205,7 @@ impl Shared {
         PinnedRoot {
             root,
             size,
+            below,
             _pin: self.pins.pin(owned),
         }
     }
@@ -325,7 +339,7 @@ impl Store {
     fn pinned_as(&self, r: &VolumeRef, owner: String) -> Result<PinnedRoot, Error> {
         let _roots = self.shared.roots.read();
         let (rooted, size) = self.shared.rooted(r)?;
-        Ok(self.shared.pin(rooted.root, size, owner))
+        Ok(self.shared.pin(rooted, size, owner))
     }
 
     /// Destages everything, for who looks at the packs.

@@ -1,6 +1,7 @@
 //! A volume that is in use.
 
 use crate::{
+    below::Below,
     budget::Account,
     config::Background,
     error::{Error, ErrorKind},
@@ -56,6 +57,8 @@ pub(crate) struct Volume {
 /// What the catalog says, and what the next moves of the root must tell it.
 pub(crate) struct Committed {
     pub(crate) record: VolumeRecord,
+    /// What the record's root has holes for, if that is not nothing.
+    pub(crate) below: Option<Below>,
     /// Who wants the root that holds exactly the generations up to the key.
     pub(crate) wanted: BTreeMap<Generation, Vec<Wanted>>,
 }
@@ -68,11 +71,21 @@ pub(crate) enum Wanted {
     Root(Arc<OnceLock<Rooted>>),
 }
 
-/// A root and how many blocks it maps.
-#[derive(Clone, Copy, Debug)]
+/// A root, how many blocks it maps, and what its holes are.
+#[derive(Clone, Debug)]
 pub(crate) struct Rooted {
     pub(crate) root: Root,
     pub(crate) mapped_blocks: u64,
+    pub(crate) below: Option<Below>,
+}
+
+impl Rooted {
+    /// Of a volume that has nothing yet.
+    pub(crate) const EMPTY: Rooted = Rooted {
+        root: Root::EMPTY,
+        mapped_blocks: 0,
+        below: None,
+    };
 }
 
 /// What reads and writes need.
@@ -81,7 +94,7 @@ pub(crate) struct State {
     /// Oldest first.
     pub(crate) frozen: VecDeque<Frozen>,
     /// The state below all layers.
-    pub(crate) root: Root,
+    pub(crate) base: Base,
     /// The journal had all of the generation that was destaged last.
     pub(crate) destaged_whole: bool,
     /// Grows whenever a block could have moved: by a freeze, a destage, a rollback.
@@ -92,6 +105,14 @@ pub(crate) struct State {
     pub(crate) dirty_since: Option<Duration>,
     /// Removed, or the store is closing.
     pub(crate) closed: bool,
+}
+
+/// What is read where no layer knows better.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub(crate) root: Root,
+    /// What its holes are, if not zeroes.
+    pub(crate) below: Option<Below>,
 }
 
 /// A layer that does not change any more.
@@ -108,11 +129,11 @@ pub struct VolumeStats {
 }
 
 impl State {
-    pub(crate) fn new(head: Generation, root: Root) -> Self {
+    pub(crate) fn new(head: Generation, base: Base) -> Self {
         State {
             head: Layer::new(head),
             frozen: VecDeque::new(),
-            root,
+            base,
             destaged_whole: false,
             version: 0,
             ticket: None,
@@ -163,7 +184,14 @@ impl State {
 impl Volume {
     pub(crate) fn new(shared: Arc<Shared>, record: VolumeRecord, layers: Vec<Layer>) -> Arc<Self> {
         let last = layers.last().map_or(record.destaged, |layer| layer.number);
-        let mut state = State::new(last.next(), record.root);
+        let images = &shared.config.images;
+        let source = record.source.as_deref();
+        let below = source.map(|source| Below::new(source.clone(), images.clone()));
+        let base = Base {
+            root: record.root,
+            below: below.clone(),
+        };
+        let mut state = State::new(last.next(), base);
         let account = Account::default();
         for mut layer in layers {
             shared.budget.charge(&account, 0, layer.cost());
@@ -188,6 +216,7 @@ impl Volume {
             destage: Mutex::new(()),
             record: Mutex::new(Committed {
                 record,
+                below,
                 wanted: BTreeMap::new(),
             }),
             state: RwLock::new(state),

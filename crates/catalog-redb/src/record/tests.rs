@@ -33,6 +33,7 @@ fn volume() -> VolumeRecord {
         vhost_queues: 0,
         backend: catalog::Backend::Store,
         limits: Limits::NONE,
+        source: None,
     }
 }
 
@@ -78,7 +79,7 @@ fn why(bytes: &[u8]) -> String {
 fn version_3_looks_like_this() {
     assert_eq!(
         hex(&encode(&volume()).unwrap()),
-        "0301020377656203808080800486a001020708010200090103744031010a0b000000000000000000d96534b0"
+        "0301020377656203808080800486a001020708010200090103744031010a0b00000000000000000000d96534b0"
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),

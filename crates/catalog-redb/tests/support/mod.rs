@@ -27,6 +27,7 @@ pub fn volume(id: u64, text: &str) -> VolumeRecord {
         vhost_queues: 0,
         backend: catalog::Backend::Store,
         limits: Limits::NONE,
+        source: None,
     }
 }
 

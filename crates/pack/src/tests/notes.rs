@@ -16,6 +16,7 @@ fn note(generation: u64) -> RootNote {
         dedup: true,
         codec: Codec::Lz4,
         read_only: false,
+        partial: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the new catalog has: decided from what was found, touching nothing.
 
 use super::survey::{Known, Logged, Reach};
-use catalog::{Contents, Properties, Trashed, VolumeRecord};
+use catalog::{Contents, ImageSource, Properties, Trashed, VolumeRecord};
 use catalog_copy::Found;
 use format::RootNote;
 use journal::After;
@@ -144,7 +144,7 @@ impl Plan {
         let old = record.clone();
         let newer: Vec<&RootNote> = notes
             .iter()
-            .filter(|note| note.epoch >= epoch && note.generation > old.destaged)
+            .filter(|note| note.epoch >= epoch && is_newer(note, &old))
             .collect();
         for snapshot in self.contents.snapshots.values_mut() {
             if snapshot.volume != id || snapshot.root.is_some() {
@@ -169,6 +169,10 @@ impl Plan {
             record.epoch = record.epoch.max(note.epoch);
             (record.root, record.mapped_blocks) = (note.root, note.mapped_blocks);
             record.destaged = note.generation;
+            record.source = source_of(note, old.source.as_deref());
+        }
+        if old.source.is_some() && record.source.is_none() {
+            self.remove_unfilled(&record, &old);
         }
         let lost = newer
             .last()
@@ -222,6 +226,10 @@ impl Plan {
             let what = format!("in the trash as volume {}: {why}", last.volume);
             self.say(last.name.as_str(), what);
         }
+        if note.partial {
+            let what = "what it was imported from is not known: what was not in the store yet cannot be read";
+            self.say(last.name.as_str(), what.to_owned());
+        }
         let keep_ms = self.contents.settings.trash_keep_s.saturating_mul(1000);
         let record = VolumeRecord {
             id: note.volume,
@@ -248,8 +256,24 @@ impl Plan {
             vhost_queues: 0,
             backend: catalog::Backend::Store,
             limits: Limits::NONE,
+            source: source_of(note, None),
         };
         self.contents.volumes.insert(record.id, record);
+    }
+
+    /// The import of a volume ended after the copy does: what its snapshots had for their holes is not known.
+    fn remove_unfilled(&mut self, volume: &VolumeRecord, old: &VolumeRecord) {
+        let snapshots = &mut self.contents.snapshots;
+        let unfilled: Vec<_> = snapshots
+            .extract_if(.., |_, snapshot| {
+                snapshot.volume == volume.id && snapshot.generation <= old.destaged
+            })
+            .map(|(_, snapshot)| format!("{}@{}", label(volume), snapshot.name))
+            .collect();
+        for owner in unfilled {
+            let what = "removed: it was still being imported where the copy ends";
+            self.say(&owner, what.to_owned());
+        }
     }
 
     fn has_name(&self, name: &Name) -> bool {
@@ -340,6 +364,22 @@ fn set_back(record: &mut VolumeRecord, lost: Generation, known: &Known) {
     let of_root = |note: &&RootNote| note.root == record.root;
     let sizes = known.notes.values().flatten().filter(of_root);
     record.size = sizes.map(|note| note.size).fold(record.size, u64::max);
+}
+
+/// Whether a note is of what came after what the copy has: a generation, or more of the image that it is imported from.
+fn is_newer(note: &RootNote, old: &VolumeRecord) -> bool {
+    let filled = note.generation == old.destaged && old.source.is_some();
+    note.generation > old.destaged || filled
+}
+
+/// What the holes of a root are read from: what the copy says, if it does.
+fn source_of(note: &RootNote, known: Option<&ImageSource>) -> Option<Box<ImageSource>> {
+    let unknown = || ImageSource {
+        size: note.size,
+        ..ImageSource::default()
+    };
+    note.partial
+        .then(|| Box::new(known.cloned().unwrap_or_else(unknown)))
 }
 
 fn beyond(generation: Generation) -> Generation {

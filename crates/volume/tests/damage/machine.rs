@@ -127,7 +127,7 @@ impl Machine {
     pub(crate) fn create(&mut self, volume: &str, source: Source) {
         let contents = match &source {
             Source::Clone(origin, _) => self.contents[&origin.to_string()].clone(),
-            Source::Empty(_) => vec![0; BLOCKS as usize],
+            Source::Empty(_) | Source::Image(..) => vec![0; BLOCKS as usize],
         };
         let create = Create {
             name: name(volume),

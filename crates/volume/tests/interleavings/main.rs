@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod collecting;
+mod filling;
 mod managing;
 mod world;
 mod writing;

@@ -2,10 +2,12 @@
 
 use block::{BlockDevice, Durability, Error, ErrorKind};
 use sim::SimEnv;
-use std::{path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 use sync::{model::random, thread::JoinHandle};
 use types::{BLOCK_SIZE, Name, VolumeRef};
-use volume::{Background, Config, Create, InitOptions, Source, Store};
+use volume::{
+    Background, Config, Create, ImageSource, Images, InitOptions, Source, SourceDisk, Store,
+};
 
 const DIR: &str = "/store";
 const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -16,13 +18,48 @@ pub(crate) struct World {
     pub(crate) store: Store,
 }
 
+/// Nothing happens by itself.
+fn quiet() -> Config {
+    Config {
+        images: Images::new(|_| Ok(Arc::new(Image) as Arc<dyn SourceDisk>)),
+        ..Config::small()
+    }
+}
+
+/// What [`World::import`] imports: every block but each fifth says what [`imaged`] does.
+struct Image;
+
+/// What a block of the image says.
+pub(crate) const fn imaged(index: u64) -> u64 {
+    if index % 5 == 4 { 0 } else { 1000 + index }
+}
+
+/// Blocks of the image.
+pub(crate) const IMAGED: u64 = 12;
+
+impl SourceDisk for Image {
+    fn data(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, volume::Error> {
+        let blocks = range.start / BLOCK..range.end.div_ceil(BLOCK);
+        let data = blocks.filter(|index| imaged(*index) != 0);
+        Ok(data
+            .map(|index| index * BLOCK..(index + 1) * BLOCK)
+            .collect())
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), volume::Error> {
+        let bytes: Vec<u8> = (0..IMAGED).flat_map(|index| fill(imaged(index))).collect();
+        buf.copy_from_slice(&bytes[offset as usize..][..buf.len()]);
+        Ok(())
+    }
+}
+
 /// Everything happens early, and nothing because time passes.
 pub(crate) fn eager() -> Config {
     Config {
         background: Background::Threads(1),
         destage_bytes: (2 + random(8)) * BLOCK,
         flush_destage_bytes: [2 * BLOCK, 1 << 20][random(2) as usize],
-        ..Config::small()
+        ..quiet()
     }
 }
 
@@ -40,7 +77,7 @@ impl World {
     pub(crate) fn reopened(self: Arc<Self>) -> World {
         let World { sim, store } = Arc::into_inner(self).expect("nobody else has it");
         drop(store);
-        let store = Store::open(&sim.env(), Path::new(DIR), Config::small()).unwrap();
+        let store = Store::open(&sim.env(), Path::new(DIR), quiet()).unwrap();
         World { sim, store }
     }
 
@@ -55,6 +92,24 @@ impl World {
             vhost_queues: 0,
         };
         self.store.create_volume(&create).map(drop)
+    }
+
+    /// Makes a volume that is imported while it is used.
+    pub(crate) fn import(&self, volume: &str) {
+        let image = ImageSource {
+            path: "/image".to_owned(),
+            size: IMAGED * BLOCK,
+            ..ImageSource::default()
+        };
+        self.make(volume, Source::Image(Box::new(image), 1 << 20))
+            .unwrap();
+    }
+
+    /// Brings the next part of the image into the store; whether there is more.
+    pub(crate) fn fill(&self, volume: &str, blocks: u64) -> Result<bool, volume::Error> {
+        let id = self.store.find(&name(volume))?.id;
+        let filled = self.store.fill(id, blocks * BLOCK, &types::NoProgress)?;
+        Ok(!filled.is_finished())
     }
 
     pub(crate) fn device(&self, r: &str) -> Arc<dyn BlockDevice> {

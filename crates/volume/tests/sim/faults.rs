@@ -102,9 +102,10 @@ fn rot(machine: &Machine, dice: &mut Dice) {
     }
 }
 
-fn history(seed: u64, damage: Damage) {
+pub(crate) fn history(seed: u64, damage: Damage, imports: bool) {
     let mut machine = Machine::new(seed, config(seed));
     machine.damage = damage;
+    machine.model.imports = imports;
     let mut dice = Dice::of_seed(seed);
     for _ in 0..LIVES {
         machine.sim.inject(match damage {
@@ -127,7 +128,7 @@ fn histories(damage: Damage, test: &str) {
     for seed in range_from("HOLDFAST_SEEDS", 0..40) {
         let seeds = format!("{seed}..{}", seed + 1);
         let _replay = Replay::new("HOLDFAST_SEEDS", &seeds, test);
-        history(seed, damage);
+        history(seed, damage, false);
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     DIR,
     blocks::Contents,
+    images,
     model::{End, Model},
     ops::{Clients, Op, Site, died},
     verify::{Damage, Verifier},
@@ -30,6 +31,10 @@ pub(crate) struct Machine {
 impl Machine {
     /// With an empty store, open.
     pub(crate) fn new(seed: u64, config: Config) -> Self {
+        let config = Config {
+            images: images::images(),
+            ..config
+        };
         let sim = SimEnv::new(seed);
         Store::init(&sim.env(), Path::new(DIR), &InitOptions::default()).unwrap();
         let mut machine = Machine {

@@ -13,6 +13,8 @@
 
 mod blocks;
 mod faults;
+mod images;
+mod importing;
 mod machine;
 mod model;
 mod ops;

@@ -33,6 +33,8 @@ pub(crate) struct Model {
     pub(crate) trash: BTreeMap<VolumeId, (String, History)>,
     /// What an operation that was not answered may have done.
     pub(crate) doubt: Option<Doubt>,
+    /// Volumes are imported while they are used.
+    pub(crate) imports: bool,
 }
 
 /// What became of one volume.

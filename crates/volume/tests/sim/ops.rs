@@ -3,6 +3,7 @@
 use crate::{
     BLOCKS,
     blocks::{Contents, bytes_of},
+    images,
     model::{Doubt, History, Model},
     name,
 };
@@ -19,6 +20,10 @@ const TWO_DAYS: Duration = Duration::from_secs(2 * 86_400);
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Make(String),
+    /// From the image of this number, while it is used.
+    Import(String, u32),
+    /// So many blocks of what it is imported from, at least, if it is.
+    Fill(String, u64),
     /// At a block, these tags; durable when answered?
     Write(String, usize, Vec<u32>, bool),
     /// At a block, so many.
@@ -62,6 +67,8 @@ impl Site<'_> {
     pub(crate) fn apply(&self, op: &Op, model: &mut Model) -> Result<(), Error> {
         match op {
             Op::Make(volume) => self.make(model, volume),
+            Op::Import(volume, number) => self.import(model, volume, *number),
+            Op::Fill(volume, blocks) => self.fill(volume, *blocks),
             Op::Write(volume, at, tags, durable) => self.write(model, volume, *at, tags, *durable),
             Op::Zero(volume, at, count) => self.zero(model, volume, *at, *count, false),
             Op::Discard(volume, at, count) => self.zero(model, volume, *at, *count, true),
@@ -132,6 +139,22 @@ impl Site<'_> {
     fn make(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
         let empty = Source::Empty((BLOCKS * BLOCK_SIZE) as u64);
         self.made(model, volume, empty, vec![0; BLOCKS])
+    }
+
+    fn import(&self, model: &mut Model, volume: &str, number: u32) -> Result<(), Error> {
+        let image = Source::Image(Box::new(images::source(number)), bytes(BLOCKS));
+        let mut contents = images::contents(number);
+        contents.resize(BLOCKS, 0);
+        model.imports = true;
+        self.made(model, volume, image, contents)
+    }
+
+    fn fill(&self, volume: &str, blocks: u64) -> Result<(), Error> {
+        let id = self.store.find(&name(volume))?.id;
+        let filled = self
+            .store
+            .fill(id, bytes(blocks as usize), &types::NoProgress);
+        self.told(filled.map(drop))
     }
 
     fn write(
@@ -355,6 +378,10 @@ impl Site<'_> {
         self.held.borrow_mut().push((device, contents));
         Ok(())
     }
+}
+
+fn bytes(blocks: usize) -> u64 {
+    (blocks * BLOCK_SIZE) as u64
 }
 
 fn history<'a>(model: &'a mut Model, volume: &str) -> &'a mut History {

@@ -18,10 +18,27 @@ const OPS: usize = 40;
 /// Something that can be done now.
 pub(crate) fn any_op(model: &Model, dice: &mut Dice) -> Op {
     loop {
+        if model.imports
+            && dice.roll(4) == 0
+            && let Some(op) = importing(model, dice)
+        {
+            return op;
+        }
         if let Some(op) = maybe_op(model, dice) {
             return op;
         }
     }
+}
+
+/// Something that is done to import a volume.
+fn importing(model: &Model, dice: &mut Dice) -> Option<Op> {
+    let names: Vec<&String> = model.volumes.keys().collect();
+    if names.len() < 3 && dice.roll(4) == 0 {
+        let name = format!("i{}", dice.roll(1000));
+        return (!model.volumes.contains_key(&name)).then(|| Op::Import(name, dice.roll(9) as u32));
+    }
+    let most = [1, 16, 64][dice.roll(3) as usize];
+    Some(Op::Fill((*dice.pick(&names)?).clone(), 1 + dice.roll(most)))
 }
 
 fn maybe_op(model: &Model, dice: &mut Dice) -> Option<Op> {
@@ -67,6 +84,11 @@ fn maybe_op(model: &Model, dice: &mut Dice) -> Option<Op> {
         },
         97..99 => {
             let blocks = BLOCKS + dice.roll(BLOCKS as u64 / 2) as usize;
+            // What is imported cannot be made smaller meanwhile.
+            let blocks = match model.imports {
+                true => blocks.max(history.blocks()),
+                false => blocks,
+            };
             (blocks != history.blocks()).then_some(Op::Resize(volume, blocks))?
         }
         _ => Op::Collect,
@@ -121,8 +143,8 @@ pub(crate) fn config(seed: u64) -> Config {
     }
 }
 
-/// A history; a hash of all its I/Os.
-fn history(seed: u64) -> u64 {
+/// A history, with imports or without; a hash of all its I/Os.
+pub(crate) fn history(seed: u64, imports: bool) -> u64 {
     let mut dice = Dice::of_seed(seed);
     let mut config = config(seed);
     if dice.roll(4) == 0 {
@@ -130,6 +152,7 @@ fn history(seed: u64) -> u64 {
         config.journal_bytes = 0;
     }
     let mut machine = Machine::new(seed, config);
+    machine.model.imports = imports;
     for _ in 0..LIVES {
         let end = [End::Closed, End::Killed, End::PowerCut][dice.roll(3) as usize];
         let dies = end != End::Closed && dice.roll(2) == 0;
@@ -173,14 +196,14 @@ fn histories_survive_restarts_kills_and_power_cuts() {
             &format!("{seed}..{}", seed + 1),
             "random::histories_survive_restarts_kills_and_power_cuts",
         );
-        history(seed);
+        history(seed, false);
     }
 }
 
 #[test]
 fn one_seed_is_one_run() {
     for seed in [1, 2, 3] {
-        assert_eq!(history(seed), history(seed), "seed {seed}");
+        assert_eq!(history(seed, true), history(seed, true), "seed {seed}");
     }
-    assert_ne!(history(1), history(2));
+    assert_ne!(history(1, false), history(2, false));
 }

@@ -133,8 +133,9 @@ fn live(machine: &mut Machine, dice: &mut Dice, ops: usize, dies: bool) -> End {
 }
 
 /// Lives with crashes anywhere; between them the catalog is lost. Its copy knows everything.
-fn lost_catalogs(seed: u64) {
+pub(crate) fn lost_catalogs(seed: u64, imports: bool) {
     let mut machine = Machine::new(seed, config(seed));
+    machine.model.imports = imports;
     let mut dice = Dice::of_seed(seed);
     let mut old: Option<Vec<u8>> = None;
     for _ in 0..5 {
@@ -160,7 +161,7 @@ fn a_lost_catalog_is_made_anew_from_its_copy_and_nothing_is_missing() {
     const TEST: &str = "rebuild::a_lost_catalog_is_made_anew_from_its_copy_and_nothing_is_missing";
     for seed in range_from("HOLDFAST_SEEDS", 0..20) {
         let _replay = Replay::new("HOLDFAST_SEEDS", &format!("{seed}..{}", seed + 1), TEST);
-        lost_catalogs(seed);
+        lost_catalogs(seed, false);
     }
 }
 
@@ -196,8 +197,9 @@ impl Ever {
 }
 
 /// Catalog and copies are damaged. What comes back is what was, at some time; never a mixture, nothing invented.
-fn lost_copies(seed: u64) -> usize {
+pub(crate) fn lost_copies(seed: u64, imports: bool) -> usize {
     let mut machine = Machine::new(seed, config(seed));
+    machine.model.imports = imports;
     let mut dice = Dice::of_seed(seed);
     let mut ever = Ever::default();
     let mut end = End::Closed;
@@ -260,7 +262,7 @@ fn without_a_whole_copy_volumes_are_what_they_were_and_never_a_mixture() {
     let (mut checked, all) = (0, seeds.end - seeds.start);
     for seed in seeds {
         let _replay = Replay::new("HOLDFAST_SEEDS", &format!("{seed}..{}", seed + 1), TEST);
-        checked += lost_copies(seed);
+        checked += lost_copies(seed, false);
     }
     assert!(
         checked as u64 > all || all < 10,
@@ -272,53 +274,53 @@ fn without_a_whole_copy_volumes_are_what_they_were_and_never_a_mixture() {
 /// at, so those writes were cut off while later ones stayed.
 #[test]
 fn seed_11_a_clone_that_grew_was_cut_off() {
-    lost_copies(11);
+    lost_copies(11, false);
 }
 
 /// The copy's beginning was lost, its later steps were not. The new catalog counted its commits from one, so that the
 /// steps of the old one seemed to follow on it: it was refused as older than its copy.
 #[test]
 fn seed_1645_steps_of_a_lost_copy_followed_on_the_new_catalog() {
-    lost_copies(1645);
+    lost_copies(1645, false);
 }
 
 /// The copy was cut off just between two steps, so that it seemed to be complete, although packs had volumes that it
 /// never heard of: the journal did not follow on what it had.
 #[test]
 fn seed_40_a_copy_without_its_last_steps_seemed_complete() {
-    lost_copies(40);
+    lost_copies(40, false);
 }
 
 /// The same, before a volume was removed and collected: that it could not be read any more was not said.
 #[test]
 fn seed_1704_a_removed_volume_came_back_without_its_blocks() {
-    lost_copies(1704);
+    lost_copies(1704, false);
 }
 
 /// A generation was flushed in part, destaged, and its pack collected after a rollback: its note was gone. The journal
 /// had that part and the next generation, and no number was missing between them, so both were put upon an older root.
 #[test]
 fn seed_3665_parts_of_a_generation_were_taken_for_all_of_it() {
-    lost_copies(3665);
+    lost_copies(3665, false);
 }
 
 /// The same with no copy at all.
 #[test]
 fn seed_3236_parts_of_a_generation_were_taken_for_all_of_it() {
-    lost_copies(3236);
+    lost_copies(3236, false);
 }
 
 /// A volume was cut off, then rolled back to what it was before, and the rollback was lost: it came back as before, but
 /// cut off.
 #[test]
 fn seed_3756_a_volume_that_was_set_back_was_cut_off() {
-    lost_copies(3756);
+    lost_copies(3756, false);
 }
 
 /// The same, and no note is of the generation that it was set back to, but of its root.
 #[test]
 fn seed_3858_a_volume_that_was_set_back_was_cut_off() {
-    lost_copies(3858);
+    lost_copies(3858, false);
 }
 
 fn make(store: &Store, volume: &str) {

@@ -102,8 +102,54 @@ fn config() -> Config {
     }
 }
 
+/// What is played.
+type Scenario = fn() -> Vec<Step>;
+
+/// A volume that is imported while it is used, to its end.
+fn import() -> Vec<Step> {
+    let text = |text: &str| text.to_owned();
+    let (a, b) = (|| text("a"), || text("b"));
+    let (s1, s2) = (|| text("s1"), || text("s2"));
+    let tags = |first: u32, count: u32| (first..first + count).map(|n| n % 39 + 1).collect();
+    let before = [
+        Import(a(), 3),
+        Write(a(), 4, tags(1, 8), false),
+        Zero(a(), 0, 3),
+        Flush(a()),
+        Fill(a(), 20),
+        Snapshot(a(), s1()),
+        Write(a(), 30, tags(5, 6), false),
+        Discard(a(), 8, 60),
+        Settle,
+        Fill(a(), 40),
+        Clone(a(), Some(s1()), b()),
+        Zero(b(), 50, 30),
+        Flush(b()),
+        Collect,
+    ];
+    let after = [
+        Fill(b(), 300),
+        Write(a(), 100, tags(7, 40), false),
+        Snapshot(a(), s2()),
+        Rollback(a(), s1()),
+        Resize(a(), 300),
+        Fill(a(), 300),
+        Zero(a(), 120, 20),
+        Settle,
+        Collect,
+        Remove(b()),
+        Restore(b()),
+    ];
+    let steps = |ops: Vec<Op>| ops.into_iter().map(Step::Do);
+    steps(before.into())
+        .chain([Step::Restart])
+        .chain(steps(after.into()))
+        .chain([Step::Restart])
+        .collect()
+}
+
 /// Plays it until the machine dies; whether it did.
-fn play(machine: &mut Machine) -> bool {
+fn play(machine: &mut Machine, scenario: Scenario) -> bool {
     for step in scenario() {
         let done = match &step {
             Step::Do(op) => machine.apply(op),
@@ -117,10 +163,10 @@ fn play(machine: &mut Machine) -> bool {
 }
 
 /// Plays the scenario up to its `n`-th I/O, in which it dies; none if it has fewer.
-fn died_at(n: u64, end: End) -> Option<Machine> {
+fn died_at(scenario: Scenario, n: u64, end: End) -> Option<Machine> {
     let mut machine = Machine::new(n, config());
     machine.sim.crash_after(n);
-    if !play(&mut machine) {
+    if !play(&mut machine, scenario) {
         return None;
     }
     machine.crash(end);
@@ -154,11 +200,11 @@ fn recovery_ios(machine: &Machine) -> u64 {
 
 /// With a second crash in every I/O of the recovery if `thorough`. Else the power goes in even I/Os only, the
 /// process is killed in odd ones, and now and then there is a second crash. False if the scenario has fewer I/Os.
-fn crash_at(n: u64, end: End, thorough: bool) -> bool {
+fn crash_at(scenario: Scenario, n: u64, end: End, thorough: bool) -> bool {
     if !thorough && n.is_multiple_of(2) != (end == End::PowerCut) {
         return true;
     }
-    let Some(machine) = died_at(n, end) else {
+    let Some(machine) = died_at(scenario, n, end) else {
         return false;
     };
     let ios = recovery_ios(&machine);
@@ -180,7 +226,7 @@ fn is_thorough() -> bool {
 }
 
 /// Crashes in each of these I/Os, on all cores if it is `thorough`. How many there are.
-fn crash_everywhere(end: End, test: &str) -> u64 {
+fn crash_everywhere(scenario: Scenario, end: End, test: &str) -> u64 {
     let thorough = is_thorough();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let range = range_from("HOLDFAST_CRASHES", 1..u64::MAX);
@@ -190,7 +236,7 @@ fn crash_everywhere(end: End, test: &str) -> u64 {
             let n = next.fetch_add(1, Relaxed);
             let replay = format!("1 HOLDFAST_CRASHES={n}..{}", n + 1);
             let _replay = Replay::new("HOLDFAST_THOROUGH", &replay, test);
-            if !range.contains(&n) || !crash_at(n, end, thorough) {
+            if !range.contains(&n) || !crash_at(scenario, n, end, thorough) {
                 return;
             }
             crashes.fetch_add(1, Relaxed);
@@ -206,7 +252,7 @@ fn crash_everywhere(end: End, test: &str) -> u64 {
 
 /// Plays the scenario with its `n`-th I/O of the kind struck by `fault`; false if it has fewer. What was answered
 /// is there when the process is killed after that, and all that is done then is there when the power goes.
-fn fault_at(n: u64, fault: Fault) -> bool {
+fn fault_at(scenario: Scenario, n: u64, fault: Fault) -> bool {
     let mut machine = Machine::new(n, config());
     machine.sim.inject(Injection {
         fault,
@@ -214,7 +260,7 @@ fn fault_at(n: u64, fault: Fault) -> bool {
         skip: n,
         times: 1,
     });
-    let failed = play(&mut machine);
+    let failed = play(&mut machine, scenario);
     let struck = machine.sim.struck() > 0;
     assert!(struck || !failed, "for no reason");
     if struck {
@@ -229,12 +275,12 @@ fn fault_at(n: u64, fault: Fault) -> bool {
     struck
 }
 
-fn fault_everywhere(fault: Fault, test: &str) {
+fn fault_everywhere(scenario: Scenario, fault: Fault, test: &str) {
     let step = if is_thorough() { 1 } else { 3 };
     for n in range_from("HOLDFAST_CRASHES", 0..u64::MAX).step_by(step) {
         let replay = format!("{n}..{}", n + 1);
         let _replay = Replay::new("HOLDFAST_CRASHES", &replay, test);
-        if !fault_at(n, fault) {
+        if !fault_at(scenario, n, fault) {
             return;
         }
     }
@@ -243,32 +289,62 @@ fn fault_everywhere(fault: Fault, test: &str) {
 /// Linux takes what a failed sync was for as synced: the next process sees it, and the disk has it not.
 #[test]
 fn every_sync_fails_once() {
-    fault_everywhere(Fault::SyncError, "script::every_sync_fails_once");
+    fault_everywhere(scenario, Fault::SyncError, "script::every_sync_fails_once");
 }
 
 #[test]
 fn every_write_fails_once() {
-    fault_everywhere(Fault::WriteError, "script::every_write_fails_once");
+    fault_everywhere(
+        scenario,
+        Fault::WriteError,
+        "script::every_write_fails_once",
+    );
 }
 
 #[test]
 fn every_read_fails_once() {
-    fault_everywhere(Fault::ReadError, "script::every_read_fails_once");
+    fault_everywhere(scenario, Fault::ReadError, "script::every_read_fails_once");
 }
 
 /// Only some with `HOLDFAST_CRASHES=FIRST..LAST`, and a second crash in every I/O of each recovery with
 /// `HOLDFAST_THOROUGH=1`.
 #[test]
 fn the_power_goes_in_every_io() {
-    let crashes = crash_everywhere(End::PowerCut, "script::the_power_goes_in_every_io");
+    let crashes = crash_everywhere(
+        scenario,
+        End::PowerCut,
+        "script::the_power_goes_in_every_io",
+    );
     println!("{crashes} power cuts");
 }
 
 /// As [`the_power_goes_in_every_io`].
 #[test]
 fn the_process_is_killed_in_every_io() {
-    let crashes = crash_everywhere(End::Killed, "script::the_process_is_killed_in_every_io");
+    let crashes = crash_everywhere(
+        scenario,
+        End::Killed,
+        "script::the_process_is_killed_in_every_io",
+    );
     println!("{crashes} kills");
+}
+
+/// An import is killed in one I/O, the power goes in the next.
+#[test]
+fn an_import_dies_in_every_io() {
+    const TEST: &str = "script::an_import_dies_in_every_io";
+    let crashes =
+        crash_everywhere(import, End::PowerCut, TEST) + crash_everywhere(import, End::Killed, TEST);
+    println!("{crashes} crashes");
+}
+
+#[test]
+fn every_write_of_an_import_fails_once() {
+    fault_everywhere(
+        import,
+        Fault::WriteError,
+        "script::every_write_of_an_import_fails_once",
+    );
 }
 
 /// It does what it is meant to cover.
@@ -276,7 +352,7 @@ fn the_process_is_killed_in_every_io() {
 fn the_scenario_goes_through_everything() {
     let mut machine = Machine::new(1, config());
     let before = machine.sim.io_count();
-    assert!(!play(&mut machine));
+    assert!(!play(&mut machine, scenario));
     let ios = machine.sim.io_count() - before;
     assert!(ios > 300, "{ios}");
     let journal = machine.store().stats().journal;

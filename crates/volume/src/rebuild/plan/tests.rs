@@ -23,6 +23,7 @@ fn note(volume: u64, epoch: u64, generation: u64) -> RootNote {
         dedup: true,
         codec: Codec::Lz4,
         read_only: false,
+        partial: false,
     }
 }
 
