@@ -24,8 +24,6 @@ use sync::{
 use types::{Epoch, PackId};
 use unsynced::Unsynced;
 
-/// Objects whose files are kept open.
-const OPEN_MAX: usize = 256;
 /// More objects than this are not left unsynced: it bounds open files and dirty memory.
 const UNSYNCED_MAX: usize = 64;
 /// Holes begin and end at multiples of this.
@@ -52,10 +50,11 @@ impl LocalBrick {
     /// The directory cannot be made, read or written.
     pub fn open(env: Env, dir: &Path) -> Result<Self, Error> {
         let names = Names::open(&env, dir).map_err(|e| failed("open", None, e))?;
+        let open_max = env.files.open_max();
         Ok(LocalBrick {
             env,
             names,
-            files: Cache::new(OPEN_MAX),
+            files: Cache::new(open_max),
             unsynced: Mutex::default(),
             syncing: Mutex::new(()),
             epoch: AtomicU64::new(0),

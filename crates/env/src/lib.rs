@@ -103,7 +103,8 @@ pub trait File: Send + Sync {
     /// # Errors
     /// `UnexpectedEof` if the file ends before.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
-    /// As [`read_at`](Self::read_at) if that needs no waiting for storage, else `false` with `buf` in any state.
+    /// As [`read_at`](Self::read_at) if that needs no waiting for storage, else `false` with `buf` in any state;
+    /// storage may begin with it, as who asks so is about to wait for it.
     fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool>;
     /// Writes all of `data` at `offset`; the file grows if need be. Durable after [`sync_data`](Self::sync_data).
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
@@ -210,6 +211,8 @@ pub trait Files: Send + Sync {
     /// Opens a file. A block device is opened for writing only while nobody else has claimed it, as a
     /// mounted file system does.
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>>;
+    /// How many files a single store may keep open, so that there are some left for others.
+    fn open_max(&self) -> usize;
     /// Opens a regular file at `path` below `root`, without following a symbolic link there or leaving `root`.
     ///
     /// # Behavior

@@ -33,6 +33,9 @@ use sync::thread::{Builder, JoinHandle};
 /// Files that are synced at the same time: the kernel makes one flush of the device's cache do for many of them.
 const SYNCS_TOGETHER: usize = 8;
 
+/// More open files than this are of no use to a store: with packs of 4 MiB it is 64 GiB that are read at random.
+const OPEN_MAX: u64 = 16 << 10;
+
 /// Starts a named thread.
 ///
 /// # Errors
@@ -137,6 +140,13 @@ impl Files for RealFiles {
             other => other?,
         };
         Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open_max(&self) -> usize {
+        // The others are for connections.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let half = limit.current.unwrap_or(u64::MAX) / 2;
+        half.min(OPEN_MAX) as usize
     }
 
     fn open_below(
@@ -333,15 +343,20 @@ impl File for RealFile {
                 libc::RWF_NOWAIT,
             )
         };
-        if n >= 0 {
-            // Less than all: the rest is not in the page cache, or the file ends: the slow way tells.
-            return Ok(n as usize == buf.len());
+        if n >= 0 && n as usize == buf.len() {
+            return Ok(true);
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR | libc::EINVAL) => Ok(false),
-            _ => Err(error),
+            // Less than all: the rest is not in the page cache, or the file ends: the slow way tells.
+            _ if n >= 0 => {}
+            Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::EINTR | libc::EINVAL) => {}
+            _ => return Err(error),
         }
+        // The disk may begin: many who come to wait for it then do so at the same time. A hint, which may fail.
+        let len = std::num::NonZeroU64::new(buf.len() as u64);
+        let _ = rustix::fs::fadvise(&self.0, offset, len, rustix::fs::Advice::WillNeed);
+        Ok(false)
     }
 
     fn forget_cached(&self) -> io::Result<()> {

@@ -154,6 +154,10 @@ impl Watched {
 }
 
 impl Files for Watched {
+    fn open_max(&self) -> usize {
+        self.files.open_max()
+    }
+
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
         let path: Arc<Path> = Arc::from(path);
         let file = self

@@ -120,6 +120,8 @@ pub(crate) enum Work {
     Whole(Command),
     /// Reading from here on, after the parts that were answered already.
     Read(u64),
+    /// Reading, and then these: short ones, all answered at once.
+    Reads(Vec<Request>),
     /// Writing this.
     Write(Buffer),
     /// Making durable what was written already.
@@ -149,6 +151,9 @@ impl Task for Job {
         let mut out = outbox.recycler().take();
         let outcome = catch_unwind(AssertUnwindSafe(|| match work {
             Work::Read(from) => connection.read(&request, from, &mut out),
+            Work::Reads(more) => std::iter::once(&request)
+                .chain(&more)
+                .for_each(|request| connection.read(request, 0, &mut out)),
             work => work.run(&connection, &request, &mut out),
         }));
         if outcome.is_err() {
@@ -167,7 +172,7 @@ impl Work {
         };
         let counters = &connection.counters;
         match self {
-            Work::Read(_) => unreachable!("reads are not executed"),
+            Work::Read(_) | Work::Reads(_) => unreachable!("reads are not executed"),
             Work::Whole(command) => session.execute(command, request, &[], out, counters),
             Work::Write(payload) => {
                 session.execute(Command::Write, request, payload.as_slice(), out, counters);

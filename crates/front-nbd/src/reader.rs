@@ -29,6 +29,10 @@ const PIECE_MIN: u64 = 128 << 10;
 const SOLITARY: u32 = 8;
 /// What a job costs besides its data, bytes.
 const JOB_OVERHEAD: u64 = 512;
+/// Reads that would wait are handed over together, at most so many …
+const TOGETHER_MAX: usize = 4;
+/// … and so many bytes of them: the disk has begun with all, so that who waits for the first finds the others done.
+const TOGETHER_BYTES: u64 = 32 << 10;
 
 /// The state of the reading thread.
 pub(crate) struct Reader<'a> {
@@ -39,6 +43,8 @@ pub(crate) struct Reader<'a> {
     receiver: Receiver,
     gathered: Buffer,
     piece: Buffer,
+    /// Short reads that would wait, to be handed over together.
+    missed: Vec<Request>,
     /// Requests parsed since bytes were last waited for.
     batch: u32,
     /// How many batches in a row were of one request, with nothing else in flight.
@@ -69,6 +75,7 @@ impl<'a> Reader<'a> {
             receiver: Receiver::new(),
             gathered: Buffer::default(),
             piece: Buffer::default(),
+            missed: Vec::new(),
             batch: 0,
             solitary: 0,
             disconnected: false,
@@ -146,7 +153,9 @@ impl<'a> Reader<'a> {
             && !self.connection.outbox.has_jobs()
     }
 
+    /// Lets go of all that was kept to be done together.
     fn send(&mut self) -> io::Result<()> {
+        self.hand_over_missed()?;
         self.connection.outbox.send_gathered(&mut self.gathered)
     }
 
@@ -231,7 +240,25 @@ impl<'a> Reader<'a> {
             session.read(request, false, &mut self.gathered, counters);
             return Ok(());
         }
-        self.hand_over(request, Work::Read(0), request.length)
+        if long {
+            return self.hand_over(request, Work::Read(0), request.length);
+        }
+        self.missed.push(*request);
+        let bytes: u64 = self.missed.iter().map(|request| request.length).sum();
+        if self.missed.len() >= TOGETHER_MAX || bytes >= TOGETHER_BYTES {
+            self.hand_over_missed()?;
+        }
+        Ok(())
+    }
+
+    fn hand_over_missed(&mut self) -> io::Result<()> {
+        let mut missed = self.missed.drain(..);
+        let Some(first) = missed.next() else {
+            return Ok(());
+        };
+        let more: Vec<Request> = missed.collect();
+        let bytes = first.length + more.iter().map(|request| request.length).sum::<u64>();
+        self.hand_over(&first, Work::Reads(more), bytes)
     }
 
     /// What is in memory is sent part by part, and the rest left to a worker.
@@ -324,11 +351,21 @@ impl<'a> Reader<'a> {
     /// Does a job on this thread, with the memory that it has anyway. Nothing else of the connection is in
     /// flight, so that nobody sends anything between the parts of an answer.
     fn do_alone(&mut self, request: &Request, work: Work) -> io::Result<()> {
-        let Work::Read(mut done) = work else {
-            work.run(self.connection, request, &mut self.gathered);
-            return Ok(());
-        };
+        match work {
+            Work::Read(from) => self.read_alone(request, from),
+            Work::Reads(more) => std::iter::once(request)
+                .chain(&more)
+                .try_for_each(|request| self.read_alone(request, 0)),
+            work => {
+                work.run(self.connection, request, &mut self.gathered);
+                Ok(())
+            }
+        }
+    }
+
+    fn read_alone(&mut self, request: &Request, from: u64) -> io::Result<()> {
         let counters = &self.connection.counters;
+        let mut done = from;
         while done < request.length {
             let part = done..request.length.min(done + PIECE_MIN);
             done = part.end;

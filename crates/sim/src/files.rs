@@ -72,6 +72,10 @@ fn error_of(fault: Fault) -> io::Error {
 }
 
 impl Files for SimFiles {
+    fn open_max(&self) -> usize {
+        256
+    }
+
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
         let ino = if options.create_new {
             self.change(Kind::Create, path, |tree| tree.create(path))?

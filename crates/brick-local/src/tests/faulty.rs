@@ -93,6 +93,7 @@ impl Files for FaultyFiles {
     }
 
     forward! {
+        open_max() -> usize;
         rename(from: &Path, to: &Path) -> io::Result<()>;
         remove(path: &Path) -> io::Result<()>;
         create_dir_all(path: &Path) -> io::Result<()>;
