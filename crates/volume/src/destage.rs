@@ -14,13 +14,17 @@ use std::{ops::Range, sync::Arc};
 use sync::atomic::Ordering::Relaxed;
 use types::{BlockIndex, Generation, Pointer, SharedBlock, is_zero_block};
 
+/// Longer runs do not go to the cache: who writes so much in order rarely reads it soon, and the memory that the cache
+/// would grow by costs more than hashing does.
+const HOT_RUN_MAX: usize = 32;
+
 /// Blocks that are written before somebody looks whether it is still worth it; as many as full packs are put together.
 const BLOCKS_AT_ONCE: usize = 16 << 10;
 
 /// What a destage produced, before anybody was told.
 struct Destaged {
     rooted: Rooted,
-    /// What was just written is hot: it goes to the cache.
+    /// What was just written here and there is hot: it goes to the cache.
     hot: Vec<(Pointer, SharedBlock)>,
     /// Protects the packs until the root refers to them.
     written: pack::Written,
@@ -154,7 +158,7 @@ impl Volume {
                 mapped_blocks: record.mapped_blocks,
                 below,
             },
-            hot: pointers.into_iter().zip(blocks).collect(),
+            hot: hot(&indexes, &pointers, blocks),
             written: writer.finish()?,
         })
     }
@@ -210,6 +214,20 @@ impl Volume {
     }
 }
 
+/// The blocks of short runs, with their pointers; `indexes` are in order.
+fn hot(
+    indexes: &[u64],
+    pointers: &[Pointer],
+    blocks: Vec<SharedBlock>,
+) -> Vec<(Pointer, SharedBlock)> {
+    let runs = indexes.chunk_by(|a, b| a + 1 == *b);
+    let is_hot = runs.flat_map(|run| std::iter::repeat_n(run.len() <= HOT_RUN_MAX, run.len()));
+    let all = pointers.iter().copied().zip(blocks);
+    all.zip(is_hot)
+        .filter_map(|(one, hot)| hot.then_some(one))
+        .collect()
+}
+
 impl Shared {
     /// Destages end here when the background is to end: the journal is faster.
     pub(crate) fn check_hurry(&self) -> Result<(), Error> {
@@ -255,4 +273,26 @@ fn snapshot_changes(
             (snapshot.root, snapshot.mapped_blocks) = (Some(rooted.root), rooted.mapped_blocks);
             Some(Change::PutSnapshot(snapshot))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HOT_RUN_MAX, hot};
+    use std::sync::Arc;
+    use types::{BLOCK_SIZE, PackId, Pointer, SharedBlock};
+
+    #[test]
+    fn long_runs_are_not_hot() {
+        let long = 100..101 + HOT_RUN_MAX as u64;
+        let indexes: Vec<u64> = [3, 7, 8].into_iter().chain(long).chain([900]).collect();
+        let pointer = |n| Pointer::new(PackId(1), n as u16);
+        let pointers: Vec<Pointer> = (0..indexes.len()).map(pointer).collect();
+        let block: SharedBlock = Arc::new([0; BLOCK_SIZE]);
+        let blocks = vec![block; indexes.len()];
+        let hot: Vec<Pointer> = hot(&indexes, &pointers, blocks)
+            .iter()
+            .map(|one| one.0)
+            .collect();
+        assert_eq!(hot, [0, 1, 2, indexes.len() - 1].map(pointer));
+    }
 }
