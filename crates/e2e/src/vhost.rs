@@ -238,10 +238,17 @@ impl Queue {
     /// As above.
     pub fn wait(&mut self, mut take: impl FnMut(usize)) -> Result<usize> {
         loop {
-            match self.answers(&mut take)? {
-                0 => self.done.read()?,
-                count => return Ok(count),
-            };
+            let count = self.answers(&mut take)?;
+            if count > 0 {
+                return Ok(count);
+            }
+            match self.done.read() {
+                // QEMU's devices change the descriptor that both have.
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    rustix::io::ioctl_fionbio(&*self.done, false)?;
+                }
+                read => read.map(drop)?,
+            }
         }
     }
 
