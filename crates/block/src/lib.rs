@@ -32,7 +32,7 @@ pub trait BlockDevice: Send + Sync {
     /// zeroing and discard before it does it; of a flush and of all others nobody asks.
     ///
     /// # Behavior
-    /// Never waits. After [`Turn::Later`] and an answer of `false` the function is called once, by any thread, when the
+    /// Never waits. After [`Turn::Later`] and an answer of `false` the waiter is called once, by any thread, when the
     /// request may begin: in the order of asking among those of one [`Access`], and at the latest when the device is
     /// gone. Requests that may begin and then fail, or are not done at all, count.
     fn admit(&self, demand: Demand, turn: Turn) -> bool;
@@ -75,12 +75,22 @@ pub enum Access {
     Write,
 }
 
+/// Somebody who waits until a request may begin.
+pub trait Waiter: Send {
+    /// Whether it still does. Who does not is not called, and takes nothing.
+    fn waits(&self) -> bool;
+    /// The request may begin. It must be quick; it may ask again, and nothing waits for it.
+    fn begin(self: Box<Self>);
+}
+
 /// When a request begins that asks whether it may.
 pub enum Turn {
     /// Now; if it may not, it asks again.
     Now,
-    /// When this is called, if not now. It must be quick; it may ask again, and nothing waits for it.
-    Later(Box<dyn FnOnce() + Send>),
+    /// When this is called, if not now.
+    Later(Box<dyn Waiter>),
+    /// Never: somebody who waited [does not wait](Waiter::waits) any more. Takes nothing, and the answer says nothing.
+    Gone,
     /// In any case. What it takes is held against later ones.
     Owed,
 }

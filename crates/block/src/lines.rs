@@ -3,11 +3,14 @@
 //! Only the first of each kind has asked the device: so users share a device's limits by turns, whatever each of them
 //! has in flight, and what waits can be taken back.
 
-use crate::{BlockDevice, Demand, Turn};
-use std::{collections::VecDeque, sync::Arc};
+use crate::{BlockDevice, Demand, Turn, Waiter};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
 use sync::{
     Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
 };
 
 /// Two lines at a device, of reads and of what writes; `T` is a request, which one thread brings and `begin` starts.
@@ -22,6 +25,17 @@ struct Line<T> {
     /// Whether there is anybody can be seen without the lock by who alone joins.
     len: AtomicUsize,
     waiting: Mutex<VecDeque<(Demand, T)>>,
+    /// How often all of it was taken back. Changed under the lock.
+    emptied: Arc<AtomicU64>,
+}
+
+/// The first of a line, where the device has it. Keeps nothing alive.
+struct First<T> {
+    lines: Weak<Lines<T>>,
+    line: usize,
+    emptied: Arc<AtomicU64>,
+    /// As it was when this one asked.
+    number: u64,
 }
 
 impl<T: Send + 'static> Lines<T> {
@@ -33,6 +47,7 @@ impl<T: Send + 'static> Lines<T> {
         let line = || Line {
             len: AtomicUsize::new(0),
             waiting: Mutex::new(VecDeque::new()),
+            emptied: Arc::default(),
         };
         Arc::new(Lines {
             device,
@@ -94,6 +109,10 @@ impl<T: Send + 'static> Lines<T> {
             let mut waiting = line.waiting.lock();
             all.extend(waiting.drain(..));
             line.len.store(0, SeqCst);
+            line.emptied.fetch_add(1, SeqCst);
+        }
+        if let Some((demand, _)) = all.first() {
+            self.device.admit(*demand, Turn::Gone);
         }
         all
     }
@@ -106,14 +125,15 @@ impl<T: Send + 'static> Lines<T> {
                 let Some((demand, _)) = waiting.front() else {
                     return;
                 };
-                let lines = Arc::downgrade(self);
-                let turn = Turn::Later(Box::new(move || {
-                    if let Some(lines) = lines.upgrade() {
-                        lines.called(line);
-                    }
-                }));
+                let emptied = Arc::clone(&self.lines[line].emptied);
+                let first = First {
+                    lines: Arc::downgrade(self),
+                    line,
+                    number: emptied.load(SeqCst),
+                    emptied,
+                };
                 // Who calls us waits for the lock.
-                if !self.device.admit(*demand, turn) {
+                if !self.device.admit(*demand, Turn::Later(Box::new(first))) {
                     return;
                 }
                 self.take_first(line, &mut waiting)
@@ -123,9 +143,12 @@ impl<T: Send + 'static> Lines<T> {
     }
 
     /// The first of a line may begin, unless it was taken back.
-    fn called(self: &Arc<Self>, line: usize) {
+    fn called(self: &Arc<Self>, line: usize, number: u64) {
         let request = {
             let mut waiting = self.lines[line].waiting.lock();
+            if self.lines[line].emptied.load(SeqCst) != number {
+                return;
+            }
             self.take_first(line, &mut waiting)
         };
         request.into_iter().for_each(&*self.begin);
@@ -136,6 +159,18 @@ impl<T: Send + 'static> Lines<T> {
         let first = waiting.pop_front();
         self.lines[line].len.store(waiting.len(), SeqCst);
         first.map(|(_, request)| request)
+    }
+}
+
+impl<T: Send + 'static> Waiter for First<T> {
+    fn waits(&self) -> bool {
+        self.lines.strong_count() > 0 && self.emptied.load(SeqCst) == self.number
+    }
+
+    fn begin(self: Box<Self>) {
+        if let Some(lines) = self.lines.upgrade() {
+            lines.called(self.line, self.number);
+        }
     }
 }
 

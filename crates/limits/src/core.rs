@@ -1,18 +1,29 @@
 //! Who may begin, and who is next: decided here, without locks or time of its own.
 
 use crate::bucket::Bucket;
-use block::{Access, Demand};
+use block::{Access, Demand, Waiter};
 use std::{collections::VecDeque, time::Duration};
 use types::{Limit, LimitKind, Limits};
 
 /// What comes in a tenth of a second may be used at once, whatever the burst: timers are late now and then.
 const SLACK: u64 = 10;
 
+/// Somebody who may have left meanwhile.
+pub(crate) trait Waits {
+    fn waits(&self) -> bool;
+}
+
+impl Waits for Box<dyn Waiter> {
+    fn waits(&self) -> bool {
+        (**self).waits()
+    }
+}
+
 /// The buckets of one volume, and who waits for them; `T` is what is done about it when it may begin.
 pub(crate) struct Core<T> {
     buckets: Vec<Counted>,
     /// Reads, and what writes.
-    lines: [VecDeque<Waiter<T>>; 2],
+    lines: [VecDeque<InLine<T>>; 2],
     arrivals: u64,
 }
 
@@ -23,14 +34,14 @@ struct Counted {
     bucket: Bucket,
 }
 
-struct Waiter<T> {
+struct InLine<T> {
     /// The younger, the larger.
     arrival: u64,
     demand: Demand,
     then: T,
 }
 
-impl<T> Core<T> {
+impl<T: Waits> Core<T> {
     pub(crate) fn new(limits: &Limits, now: Duration) -> Self {
         Core {
             buckets: buckets(limits, now),
@@ -53,6 +64,7 @@ impl<T> Core<T> {
     /// Takes what a request needs, if it may begin before all who wait of its kind.
     pub(crate) fn pass(&mut self, demand: Demand, now: Duration) -> bool {
         self.refill(now);
+        self.forget_gone();
         let passes = self.line(demand).is_empty() && self.may_begin(demand, u64::MAX);
         if passes {
             self.take(demand);
@@ -69,7 +81,7 @@ impl<T> Core<T> {
     pub(crate) fn join(&mut self, demand: Demand, then: T) {
         let arrival = self.arrivals;
         self.arrivals += 1;
-        self.lines[demand.access as usize].push_back(Waiter {
+        self.lines[demand.access as usize].push_back(InLine {
             arrival,
             demand,
             then,
@@ -84,14 +96,25 @@ impl<T> Core<T> {
     pub(crate) fn advance(&mut self, now: Duration) -> Vec<T> {
         self.refill(now);
         let mut gone = Vec::new();
+        self.forget_gone();
         while let Some(line) = self.next_line() {
             let Some(waiter) = self.lines[line].pop_front() else {
                 break;
             };
             self.take(waiter.demand);
             gone.push(waiter.then);
+            self.forget_gone();
         }
         gone
+    }
+
+    /// Those in front that do not wait any more: nobody is to wait for them.
+    fn forget_gone(&mut self) {
+        for line in &mut self.lines {
+            while line.front().is_some_and(|first| !first.then.waits()) {
+                line.pop_front();
+            }
+        }
     }
 
     /// Everybody who waits.
@@ -101,9 +124,10 @@ impl<T> Core<T> {
     }
 
     /// How long it takes until somebody may begin; none if nobody waits.
-    pub(crate) fn wait(&self) -> Option<Duration> {
+    pub(crate) fn wait(&mut self) -> Option<Duration> {
+        self.forget_gone();
         let heads = self.lines.iter().filter_map(VecDeque::front);
-        let wait = |head: &Waiter<T>| {
+        let wait = |head: &InLine<T>| {
             let needs = self.needs(head.demand);
             let waits = needs.map(|(_, bucket, cost)| bucket.wait(cost));
             waits.max().unwrap_or_default()
@@ -144,7 +168,7 @@ impl<T> Core<T> {
         self.needs(demand).any(|(kind, ..)| is_total(kind)) && lacks(true) && !lacks(false)
     }
 
-    fn line(&self, demand: Demand) -> &VecDeque<Waiter<T>> {
+    fn line(&self, demand: Demand) -> &VecDeque<InLine<T>> {
         &self.lines[demand.access as usize]
     }
 

@@ -1,7 +1,7 @@
 //! The limits of one volume, shared by all who use it.
 
 use crate::{core::Core, timer::Timer};
-use block::{Demand, Turn};
+use block::{Demand, Turn, Waiter};
 use std::{sync::Arc, time::Duration};
 use sync::{
     Mutex,
@@ -12,8 +12,6 @@ use types::Limits;
 /// Who waits is looked at no more often: what came in meanwhile is given out together.
 const STEP: Duration = Duration::from_micros(500);
 
-type Then = Box<dyn FnOnce() + Send>;
-
 /// Admits requests at a limited rate.
 pub struct Limiter {
     timer: Arc<Timer>,
@@ -23,7 +21,7 @@ pub struct Limiter {
 }
 
 struct State {
-    core: Core<Then>,
+    core: Core<Box<dyn Waiter>>,
     closed: bool,
     /// When the timer will call, at the latest.
     armed: Option<Duration>,
@@ -88,6 +86,11 @@ impl Limiter {
                 state.core.owe(demand, now);
                 return true;
             }
+            Turn::Gone => {
+                drop(state);
+                self.advance(now);
+                return true;
+            }
             _ if state.core.pass(demand, now) => return true,
             Turn::Now => return false,
             Turn::Later(then) => then,
@@ -108,7 +111,7 @@ impl Limiter {
             state.note_idle(self.timer.now());
             waiters
         };
-        waiters.into_iter().for_each(|then| then());
+        waiters.into_iter().for_each(|waiter| waiter.begin());
     }
 
     /// What it did so far.
@@ -144,7 +147,7 @@ impl Limiter {
             self.arm(&mut state, now);
             gone
         };
-        gone.into_iter().for_each(|then| then());
+        gone.into_iter().for_each(|waiter| waiter.begin());
     }
 
     /// Sees to it that the timer calls when somebody may go.

@@ -4,6 +4,25 @@ use super::*;
 use proptest::prelude::*;
 use types::limits::{Burst, LimitChange};
 
+impl Waits for Demand {
+    fn waits(&self) -> bool {
+        true
+    }
+}
+
+impl Waits for () {
+    fn waits(&self) -> bool {
+        true
+    }
+}
+
+/// Odd ones are gone.
+impl Waits for i32 {
+    fn waits(&self) -> bool {
+        self % 2 == 0
+    }
+}
+
 const MS: Duration = Duration::from_millis(1);
 
 fn limit(rate: u64, burst: Option<(u64, u32)>) -> Option<Limit> {
@@ -154,7 +173,7 @@ fn who_asked_first_of_its_kind_is_first() {
     let of = limits(&[(LimitKind::ReadIops, limit(10, None))]);
     let mut core = Core::new(&of, Duration::ZERO);
     assert!(core.pass(read(1), Duration::ZERO));
-    (0..5).for_each(|number| core.join(read(1), number));
+    (0..5).for_each(|number| core.join(read(1), 2 * number));
     // There is a token, but others were first; writes are not limited.
     assert!(!core.pass(read(1), Duration::from_millis(100)));
     assert!(core.pass(write(1), Duration::from_millis(100)));
@@ -164,7 +183,7 @@ fn who_asked_first_of_its_kind_is_first() {
         now += wait;
         order.extend(core.advance(now));
     }
-    assert_eq!(order, [0, 1, 2, 3, 4]);
+    assert_eq!(order, [0, 2, 4, 6, 8]);
     assert!(core.is_idle());
 }
 
@@ -200,10 +219,13 @@ fn a_change_counts_at_once_and_gives_no_burst() {
     let kind = LimitKind::Iops;
     let mut core = Core::new(&limits(&[(kind, limit(1, None))]), Duration::ZERO);
     core.owe(read(1), Duration::ZERO);
-    (0..100).for_each(|number| core.join(read(1), number));
-    assert_eq!(core.advance(Duration::ZERO), []);
+    (0..100).for_each(|number| core.join(read(1), 2 * number));
+    assert!(core.advance(Duration::ZERO).is_empty());
     core.set(&limits(&[(kind, limit(1000, None))]), Duration::ZERO);
-    assert_eq!(core.advance(Duration::ZERO), [], "nothing came in yet");
+    assert!(
+        core.advance(Duration::ZERO).is_empty(),
+        "nothing came in yet"
+    );
     assert_eq!(core.advance(MS * 10).len(), 10);
     // A slower one: what came in so far is kept, up to what it may keep.
     core.set(&limits(&[(kind, limit(10, None))]), MS * 100);
@@ -227,4 +249,19 @@ fn a_change_counts_at_once_and_gives_no_burst() {
     none.change(&change).unwrap();
     core.set(&none, MS * 100);
     assert!(core.pass(read(1), MS * 100));
+}
+
+/// A long write of a client that had gone kept all others waiting for what it would have taken.
+#[test]
+fn who_is_gone_takes_nothing_and_is_waited_for_by_nobody() {
+    let of = limits(&[(LimitKind::Bps, limit(1000, None))]);
+    let mut core = Core::new(&of, Duration::ZERO);
+    core.owe(read(100), Duration::ZERO);
+    core.join(write(32 << 20), 1);
+    core.join(write(100), 2);
+    core.join(write(32 << 20), 3);
+    assert_eq!(core.wait(), Some(MS * 100));
+    assert_eq!(core.advance(MS * 100), [2]);
+    assert!(core.wait().is_none() && core.is_idle());
+    assert!(core.pass(read(100), MS * 200));
 }
