@@ -10,6 +10,7 @@ mod memory;
 mod pool;
 mod real;
 mod scope;
+mod share;
 mod socket;
 mod turns;
 mod uring;
@@ -18,8 +19,9 @@ mod watch;
 pub use buffer::AlignedBuf;
 pub use memory::{Memory, RealMemory, Region, heap_copy, heap_region};
 pub use pool::{Pool, Task};
-pub use real::{RealClock, RealFiles, RealRandom, give_way, spawn};
+pub use real::{RealClock, RealFiles, RealRandom, spawn};
 pub use scope::{Scope, scope};
+pub use share::give_way;
 pub use socket::{SocketFile, bind_unix};
 pub use watch::{DiskHealth, STALL, Watch};
 

@@ -50,17 +50,6 @@ pub fn spawn<T: Send + 'static>(
         .spawn(body)
 }
 
-/// Of threads that give way: a tenth of what others get who want the processor too.
-const NICE: i32 = 10;
-
-/// From now on the calling thread has the processors only as far as others leave them: for work that nobody waits for.
-pub fn give_way() {
-    // Nobody needs a privilege for less.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "a thread keeps its priority");
-    }
-}
-
 /// Time of this machine.
 pub struct RealClock {
     start: Instant,

@@ -71,6 +71,9 @@ impl WorkQueue {
 
 /// Starts `count` destagers and one keeper. They end when the queue is closed or the store is gone.
 pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<Vec<JoinHandle<()>>, Error> {
+    // Threads have the priority of whoever starts them: those that put packs together not that of a check, should it be the
+    // first that needs them.
+    rayon::current_num_threads();
     let mut threads = Vec::new();
     for number in 0..count.max(1) {
         let shared = Arc::clone(shared);
