@@ -25,6 +25,18 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// As [`command`], in a session of its own: the kernel shares the processors equally between sessions, as a host does
+/// between its machines, however many threads each has.
+pub fn session(program: impl AsRef<OsStr>) -> Command {
+    // Not the leader of a group yet, so that it becomes one, and of a session, without a process between.
+    let mut command = Command::new("setsid");
+    command
+        .args(["setpriv", "--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .stdin(Stdio::null());
+    command
+}
+
 /// A running program.
 pub struct Process {
     child: Child,

@@ -32,7 +32,10 @@ const IN_FLIGHT: usize = 64;
 /// afterwards.
 pub(crate) fn run(bed: &mut Bed) -> Result<Vec<Outcome>> {
     bed.clear();
-    let mut daemon = bed.daemon(&[])?;
+    // Collections are ours.
+    let config = bed.directory().join("ageing.toml");
+    std::fs::write(&config, "[collect]\ngrowth_percent = 0\n")?;
+    let mut daemon = bed.daemon(&["--config", &config.display().to_string()])?;
     fill(&daemon, AGED)?;
     let first = format!("{AGED}@first");
     daemon.ok(&["snapshot", "create", &first])?;

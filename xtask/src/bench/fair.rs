@@ -123,6 +123,6 @@ fn modest(daemon: &Daemon, load: &Load, seconds: u32, rate: f64) -> Result<Vec<f
 
 fn guest(daemon: &Daemon, name: &str, load: &Load, seconds: u32, more: &[&str]) -> Result<f64> {
     let size = format!("--size={SIZE}");
-    let done = fio::timed(&daemon.uri(name), load, seconds, &[more, &[&size]].concat());
+    let done = fio::timed_machine(&daemon.uri(name), load, seconds, &[more, &[&size]].concat());
     Ok(done.with_context(|| format!("the guest of {name}"))?.iops)
 }

@@ -1,9 +1,9 @@
 //! fio as the load: one run, and what it says.
 
 use anyhow::{Context, Result, ensure};
-use e2e::process::{command, run};
+use e2e::process::{command, run, session};
 use serde::Deserialize;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
 /// Bytes of each device.
 pub(crate) const DEVICE_GIB: u32 = 2;
@@ -71,6 +71,17 @@ pub(crate) struct Done {
 
 /// Runs `load` against an NBD server for `seconds`, more options after it.
 pub(crate) fn timed(uri: &str, load: &Load, seconds: u32, more: &[&str]) -> Result<Done> {
+    let (options, limit) = timed_options(load, seconds, more);
+    start(uri, &options, limit)
+}
+
+/// The same as one of several machines, which a host gives equal parts of its processors.
+pub(crate) fn timed_machine(uri: &str, load: &Load, seconds: u32, more: &[&str]) -> Result<Done> {
+    let (options, limit) = timed_options(load, seconds, more);
+    with(session("fio"), uri, &options, limit)
+}
+
+fn timed_options(load: &Load, seconds: u32, more: &[&str]) -> (Vec<String>, Duration) {
     let seconds = load.seconds.unwrap_or(seconds);
     let mut options = vec![
         format!("--rw={}", load.kind),
@@ -94,11 +105,7 @@ pub(crate) fn timed(uri: &str, load: &Load, seconds: u32, more: &[&str]) -> Resu
             .chain(more)
             .map(|&option| option.to_owned()),
     );
-    start(
-        uri,
-        &options,
-        Duration::from_secs(u64::from(seconds) * 5 + 120),
-    )
+    (options, Duration::from_secs(u64::from(seconds) * 5 + 120))
 }
 
 /// Runs over the whole device once, by 1 MiB.
@@ -115,7 +122,10 @@ pub(crate) fn whole(uri: &str, kind: &str, more: &[&str]) -> Result<Done> {
 
 /// Runs fio against an NBD server with these options.
 pub(crate) fn start(uri: &str, options: &[String], limit: Duration) -> Result<Done> {
-    let mut fio = command("fio");
+    with(command("fio"), uri, options, limit)
+}
+
+fn with(mut fio: Command, uri: &str, options: &[String], limit: Duration) -> Result<Done> {
     fio.args([
         "--name=bench",
         "--ioengine=nbd",
