@@ -80,6 +80,9 @@ fn volume(id: u64, name: &str) -> VolumeRecord {
         backend: catalog::Backend::Store,
         limits: Limits::NONE,
         source: None,
+        mode: Default::default(),
+        base: None,
+        independent: false,
     }
 }
 

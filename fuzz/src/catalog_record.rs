@@ -80,6 +80,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 backend: catalog::Backend::Store,
                 limits: Limits::NONE,
                 source: None,
+                mode: Default::default(),
+                base: None,
+                independent: false,
             }),
         );
     }

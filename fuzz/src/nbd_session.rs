@@ -4,7 +4,7 @@
 //! once at most.
 
 use crate::alloc::bounded;
-use block::{Bitmap, BlockDevice, Error, ErrorKind, Exports, MemoryDevice};
+use block::{Bitmap, BlockDevice, Error, ErrorKind, Exports, MemoryDevice, Departure};
 use front_nbd::{Config, Server};
 use nbd_proto::{
     handshake::{
@@ -52,6 +52,8 @@ impl Exports for Disk {
     fn bitmap(&self, _: &str, _: &str) -> Result<Arc<dyn Bitmap>, Error> {
         Err(Error::new(ErrorKind::Gone, "bitmap"))
     }
+
+    fn left(&self, _: &str, _: Departure) {}
 }
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| {

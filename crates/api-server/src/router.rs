@@ -61,6 +61,9 @@ fn routes() -> OpenApiRouter<Shared> {
             routes::volumes::remove
         ))
         .routes(routes!(routes::volumes::rollback))
+        .routes(routes!(routes::modes::commit))
+        .routes(routes!(routes::modes::discard))
+        .routes(routes!(routes::modes::power_off))
         .routes(routes!(routes::volumes::usage))
         .routes(routes!(routes::volumes::connect))
         .routes(routes!(routes::files::convert))

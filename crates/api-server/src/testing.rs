@@ -3,6 +3,7 @@
 mod answers;
 mod api;
 mod files;
+mod modes;
 mod reports;
 
 pub use api::Api;
@@ -109,6 +110,9 @@ impl FakeControl {
             connections: 0,
             vhost: None,
             dirty: 0,
+            mode: Default::default(),
+            independent: false,
+            apart: None,
             file: None,
         };
         let held = Held {
@@ -237,6 +241,8 @@ impl Control for FakeControl {
             volume.codec = request.codec.unwrap_or(volume.codec);
             volume.dedup = request.dedup.unwrap_or(volume.dedup);
             volume.read_only = request.read_only.unwrap_or(volume.read_only);
+            volume.mode = request.mode.unwrap_or(volume.mode);
+            volume.independent = request.independent.unwrap_or(volume.independent);
             volume.quota = request.quota.or(volume.quota).filter(|&bytes| bytes != 0);
             for (kind, limit) in request.limits.list() {
                 *volume.limits.of(kind) = Some(limit).filter(|limit| limit.rate != Some(0));

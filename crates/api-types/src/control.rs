@@ -3,8 +3,8 @@
 use crate::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     CreateSnapshot, CreateVolume, DiffLine, ExportRequest, FileControl, Group, ImportRequest,
-    NbdStatus, Restore, ScrubStatus, ServeVhost, Snapshot, StoreInfo, StoreUsage, TrashEntry,
-    UpdateVolume, VhostDevice, VhostStatus, Volume, VolumeUsage,
+    ModeControl, NbdStatus, Restore, ScrubStatus, ServeVhost, Snapshot, StoreInfo, StoreUsage,
+    TrashEntry, UpdateVolume, VhostDevice, VhostStatus, Volume, VolumeUsage,
 };
 use std::io::{self, Read, Write};
 use types::{Progress, VolumeRef};
@@ -26,7 +26,7 @@ pub type ContentWriter<'a> = &'a mut (dyn Write + Send);
     clippy::missing_errors_doc,
     reason = "every verb fails with an ApiError whose code says what to do"
 )]
-pub trait Control: FileControl {
+pub trait Control: FileControl + ModeControl {
     /// The store.
     fn store(&self) -> Result<StoreInfo, ApiError>;
     /// Space. Takes time in proportion to the number of packs, not to bytes.

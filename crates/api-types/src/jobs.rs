@@ -97,6 +97,12 @@ pub enum EventKind {
     VolumePurged,
     /// A volume was set back to a snapshot.
     VolumeRolledBack,
+    /// What was written to a volume, and kept apart, was kept.
+    VolumeCommitted,
+    /// It was discarded.
+    VolumeDiscarded,
+    /// The machine that had a volume was powered off.
+    VolumePoweredOff,
     /// A snapshot was taken.
     SnapshotCreated,
     /// A snapshot was removed.

@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod jobs;
 mod limits;
+mod modes;
 mod report;
 mod scrub;
 mod vhost;
@@ -27,6 +28,7 @@ pub use files::{
 };
 pub use jobs::{Event, EventKind, Job, JobKind, JobState};
 pub use limits::{Limit, Limits};
+pub use modes::{Apart, Decision, ModeControl, Power, PowerOff};
 pub use report::{
     CollectReport, CollectRequest, Connection, NbdStatus, SpaceLevel, StoreInfo, StoreUsage,
 };

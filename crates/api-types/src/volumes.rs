@@ -1,8 +1,8 @@
 //! Volumes, snapshots, trash, images.
 
-use crate::{FileInfo, FileSpec, Limits};
+use crate::{Apart, FileInfo, FileSpec, Limits};
 use serde::{Deserialize, Serialize};
-use types::{Codec, ImageFormat};
+use types::{Codec, DiskMode, ImageFormat};
 use utoipa::ToSchema;
 
 /// A volume.
@@ -47,6 +47,14 @@ pub struct Volume {
     /// The image file that it is; absent: its data are in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileInfo>,
+    /// What becomes of what is written to it when its machine is powered off: `persistent`, `nonpersistent` or `undoable`.
+    #[schema(value_type = String, example = "persistent")]
+    pub mode: DiskMode,
+    /// Whether it is left out where snapshots of several volumes are taken, set back or cloned.
+    pub independent: bool,
+    /// What is written to it and kept apart; absent: nothing, as it is persistent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<Apart>,
 }
 
 /// Makes a volume, empty or as a clone.
@@ -108,6 +116,13 @@ pub struct UpdateVolume {
     /// See [`Volume::limits`]. In force at once, also for requests that wait already.
     #[serde(default)]
     pub limits: Limits,
+    /// See [`Volume::mode`]; by itself, while no client has the volume open.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub mode: Option<DiskMode>,
+    /// See [`Volume::independent`].
+    #[serde(default)]
+    pub independent: Option<bool>,
 }
 
 /// A snapshot.
@@ -133,7 +148,7 @@ pub struct Snapshot {
     pub group: Option<u64>,
 }
 
-/// Snapshots of several volumes that belong together.
+/// Snapshots of several volumes that belong together. Those of independent volumes are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
@@ -141,7 +156,7 @@ pub struct Group {
     pub snapshots: Vec<String>,
 }
 
-/// Makes volumes that begin as snapshots: all of them, or none.
+/// Makes volumes that begin as snapshots: all of them, or none; of independent volumes none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CloneGroup {

@@ -260,4 +260,15 @@ pub trait Exports: Send + Sync {
     /// # Errors
     /// [`ErrorKind::Gone`] if there is no such device or point.
     fn bitmap(&self, name: &str, point: &str) -> Result<Arc<dyn Bitmap>, Error>;
+    /// A client that had the device `name` open is gone.
+    fn left(&self, name: &str, how: Departure);
+}
+
+/// How a client left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// It said so, or hung up: it was not cut off.
+    pub by_itself: bool,
+    /// It wrote, zeroed or discarded anything.
+    pub wrote: bool,
 }

@@ -36,6 +36,9 @@ fn volume(id: u64, name: &str) -> Change {
         backend: catalog::Backend::Store,
         limits: Limits::NONE,
         source: None,
+        mode: Default::default(),
+        base: None,
+        independent: false,
     })
 }
 

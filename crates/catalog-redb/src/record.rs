@@ -55,9 +55,9 @@ impl Record for Settings {
 
 impl Record for VolumeRecord {
     const TABLE: &'static str = "volumes";
-    /// No quota; no queues, all of it in the store, none of six limits, and no image that it is filled from.
+    /// No quota; no queues, all of it in the store, none of six limits, no image that it is filled from, and persistent.
     fn lacks(version: u8) -> &'static [u8] {
-        if version == 1 { &[0; 10] } else { &[0; 9] }
+        if version == 1 { &[0; 13] } else { &[0; 12] }
     }
     fn key(&self) -> Vec<u8> {
         volume_key(self.id)

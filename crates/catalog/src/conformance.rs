@@ -6,8 +6,8 @@ use crate::{
 };
 use std::collections::HashSet;
 use types::{
-    Codec, Epoch, FileDriver, FileFormat, Generation, ImageFormat, Limits, Name, PackId, Pointer,
-    Root, SnapshotId, VolumeId,
+    Codec, DiskMode, Epoch, FileDriver, FileFormat, Generation, ImageFormat, Limits, Name, PackId,
+    Pointer, Root, SnapshotId, VolumeId,
 };
 
 /// The whole suite. `make` gives an empty catalog each time.
@@ -79,6 +79,9 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
             size: 1 << 30,
             filled: 1 << 20,
         })),
+        mode: DiskMode::Undoable,
+        base: Some(SnapshotId(5)),
+        independent: true,
     }
 }
 

@@ -14,8 +14,8 @@ pub use memory::MemoryCatalog;
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt, ops::Range, sync::Arc};
 use types::{
-    Codec, Epoch, FileDriver, FileFormat, Generation, ImageFormat, Limits, Name, Pointer, Root,
-    SnapshotId, VolumeId,
+    Codec, DiskMode, Epoch, FileDriver, FileFormat, Generation, ImageFormat, Limits, Name, Pointer,
+    Root, SnapshotId, VolumeId,
 };
 
 /// A store's catalog.
@@ -212,6 +212,12 @@ pub struct VolumeRecord {
     pub limits: Limits,
     /// The image that it is still being imported from: what `root` has holes for is read there.
     pub source: Option<Box<ImageSource>>,
+    /// What becomes of what is written to it.
+    pub mode: DiskMode,
+    /// The snapshot that it goes back to; none if it is persistent.
+    pub base: Option<SnapshotId>,
+    /// Left out where snapshots of several volumes are taken.
+    pub independent: bool,
 }
 
 /// An image that a volume is filled from while it is used, and how far that is.

@@ -1,7 +1,7 @@
 //! Serves memory to NBD clients: `memory unix:PATH|ADDRESS:PORT MIB [ro]`, export name `memory` or none.
 //! For measuring the front end alone and for trying clients; ends when its standard input does.
 
-use block::{Bitmap, BlockDevice, Error, ErrorKind, Exports, MemoryDevice};
+use block::{Bitmap, BlockDevice, Departure, Error, ErrorKind, Exports, MemoryDevice};
 use front_nbd::{Config, Server};
 use std::{io::Read, path::Path, sync::Arc, time::Duration};
 
@@ -26,6 +26,8 @@ impl Exports for One {
     fn bitmap(&self, _: &str, _: &str) -> Result<Arc<dyn Bitmap>, Error> {
         Err(Error::new(ErrorKind::Gone, "bitmap"))
     }
+
+    fn left(&self, _: &str, _: Departure) {}
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -58,6 +58,8 @@ struct State {
     job_bytes: u64,
     reserved_bytes: u64,
     broken: bool,
+    /// It is the client that hung up.
+    hung_up: bool,
     ended: bool,
 }
 
@@ -230,6 +232,12 @@ impl Outbox {
         self.changed.notify_all();
     }
 
+    /// Whether this side ended the connection.
+    pub(crate) fn was_cut(&self) -> bool {
+        let state = self.state.lock();
+        state.broken && !state.hung_up
+    }
+
     /// Waits until every job was done and answered, then ends the writer. Of a broken connection `abandon` gives back
     /// what was not begun.
     pub(crate) fn finish(&self, abandon: impl Fn()) {
@@ -347,6 +355,8 @@ impl Outbox {
         if !state.broken {
             tracing::debug!(%error, "an NBD connection ends");
             state.broken = true;
+            use io::ErrorKind::{BrokenPipe, ConnectionReset};
+            state.hung_up = matches!(error.kind(), BrokenPipe | ConnectionReset);
             self.socket.cut();
         }
         self.drop_queue(state);

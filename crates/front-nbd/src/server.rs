@@ -12,7 +12,7 @@ use crate::{
     socket::Socket,
     stats::Counters,
 };
-use block::{Exports, Lines};
+use block::{Departure, Exports, Lines};
 use env::{Env, SocketFile};
 use std::{
     collections::HashMap,
@@ -320,9 +320,26 @@ impl Registered {
     }
 }
 
+impl Registered {
+    /// Says that a client is gone, if it had anything open.
+    fn tell(&self) {
+        let connection = &self.connection;
+        let Some(session) = connection.session.get() else {
+            return;
+        };
+        let stats = connection.counters.snapshot();
+        let how = Departure {
+            by_itself: !connection.is_draining() && !connection.outbox.was_cut(),
+            wrote: stats.writes + stats.trims + stats.write_zeroes > 0,
+        };
+        self.shared.exports.left(&session.export, how);
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         self.connection.outbox.finish(|| self.connection.abandon());
+        self.tell();
         let mut connections = self.shared.connections.lock();
         connections.live.remove(&self.connection.id);
         let stats = self.connection.counters.snapshot();

@@ -5,6 +5,7 @@ mod file;
 mod ids;
 mod image_format;
 pub mod limits;
+mod mode;
 mod name;
 mod progress;
 pub mod size;
@@ -17,6 +18,7 @@ pub use ids::{
 };
 pub use image_format::ImageFormat;
 pub use limits::{Limit, LimitKind, Limits};
+pub use mode::DiskMode;
 pub use name::{Name, NameError, VolumeRef};
 pub use progress::{Cancelled, NoProgress, Progress};
 

@@ -61,6 +61,8 @@ pub struct Update {
     pub quota: Option<u64>,
     /// How fast it may be used.
     pub limits: Vec<LimitChange>,
+    /// Leave it out where snapshots of several volumes are taken.
+    pub independent: Option<bool>,
 }
 
 /// Checks a volume's size, bytes.
@@ -183,6 +185,9 @@ impl Store {
             backend: Backend::Store,
             limits: Limits::NONE,
             source: rooted.below.map(|below| below.record()),
+            mode: Default::default(),
+            base: None,
+            independent: false,
         })
     }
 
@@ -208,7 +213,7 @@ impl Store {
     /// Renames, resizes, changes properties: all or nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] if it would shrink without `allow_data_loss`; else as
+    /// [`ErrorKind::Refused`] if it would shrink without `allow_data_loss`, or get another size than what it goes back to; else as
     /// [`create_volume`](Self::create_volume).
     pub fn update_volume(&self, name: &Name, update: &Update) -> Result<VolumeRecord, Error> {
         let volume = self.shared.volume(self.shared.find(name)?.id)?;
@@ -221,6 +226,8 @@ impl Store {
         }
         if size != old_size {
             check_size(size)?;
+            // To go back to what it was would undo that, too.
+            Self::refuse_mode(&volume.record.lock().record)?;
         }
         if size < old_size && !update.allow_data_loss {
             let message = format!(
@@ -281,6 +288,7 @@ impl Volume {
             let changed = record.limits.change(change);
             changed.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
         }
+        record.independent = update.independent.unwrap_or(record.independent);
         self.commit_record(&mut committed, record)?;
         Ok(committed.record.clone())
     }

@@ -406,6 +406,10 @@ impl Store {
                 Shared::refuse_file(&volume.record.lock().record)?;
                 let below = volume.state.read().base.below.clone();
                 below.map_or(Ok(()), |below| below.check())?;
+                {
+                    let _nobody_sets_it_back = volume.state.read();
+                    volume.opens.fetch_add(1, Relaxed);
+                }
                 let limiter = Arc::clone(&volume.limiter);
                 Ok(Arc::new(Limited::new(
                     Arc::new(VolumeDevice(volume)),

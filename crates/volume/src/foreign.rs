@@ -56,6 +56,7 @@ impl Store {
     ) -> Result<VolumeRecord, Error> {
         let volume = self.shared.volume(self.shared.find(name)?.id)?;
         let _managing = volume.manage.lock();
+        Self::refuse_mode(&volume.record.lock().record)?;
         if !self.shared.catalog.snapshots(volume.id)?.is_empty() {
             let message =
                 format!("'{name}' has snapshots, which a file cannot take over: remove them first");
@@ -71,6 +72,7 @@ impl Store {
             let record = VolumeRecord {
                 created_ms: old.created_ms,
                 origin: old.origin.clone(),
+                independent: old.independent,
                 properties,
                 ..record
             };

@@ -12,7 +12,7 @@
 use crate::{
     error::{Error, ErrorKind},
     flush::Logged,
-    snapshot::rooted,
+    snapshot::{removal, rooted},
     store::{Shared, Store},
     volume::{Base, Committed, Rooted, State, Volume, Wanted},
 };
@@ -21,7 +21,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
-use sync::MutexGuard;
+use sync::{MutexGuard, atomic::Ordering::Relaxed};
 use types::{Generation, Name, SnapshotId, VolumeId, VolumeRef};
 
 /// A volume that is about to have a snapshot of this name.
@@ -41,6 +41,21 @@ struct Frozen {
 
 type Records<'a> = Vec<MutexGuard<'a, Committed>>;
 
+/// What the commit of a snapshot does to its volume beside.
+pub(crate) struct Along {
+    /// What the record becomes.
+    pub(crate) record: VolumeRecord,
+    /// A snapshot that goes.
+    pub(crate) removed: Option<SnapshotRecord>,
+}
+
+/// Asked for each snapshot, under the lock of the volume's record.
+pub(crate) type Beside<'a> =
+    &'a dyn Fn(&VolumeRecord, &SnapshotRecord) -> Result<Option<Along>, Error>;
+
+/// Nothing.
+pub(crate) const NOTHING: Beside<'static> = &|_, _| Ok(None);
+
 impl Store {
     /// Takes snapshots of several volumes at one instant: all of them, or none, whatever fails. Writers are not held
     /// up for longer than by one.
@@ -50,7 +65,7 @@ impl Store {
     /// [`create_snapshot`](Self::create_snapshot).
     pub fn create_group(&self, snapshots: &[VolumeRef]) -> Result<Vec<SnapshotRecord>, Error> {
         let all: Vec<&VolumeRef> = snapshots.iter().collect();
-        self.take_snapshots(&all, true)?;
+        self.take_snapshots(&all, true, NOTHING)?;
         snapshots.iter().map(|r| self.shared.snapshot(r)).collect()
     }
 
@@ -69,7 +84,7 @@ impl Store {
                 return Err(Error::new(ErrorKind::Refused, message));
             }
         }
-        self.set_back(snapshots)?;
+        self.set_back(snapshots, None)?;
         let find = |r: &VolumeRef| self.shared.find(&r.volume);
         snapshots.iter().map(find).collect()
     }
@@ -94,8 +109,13 @@ impl Store {
         Ok(subjects.into_values().collect())
     }
 
-    /// Takes snapshots, all or none; `grouped` notes that they belong together.
-    pub(crate) fn take_snapshots(&self, refs: &[&VolumeRef], grouped: bool) -> Result<(), Error> {
+    /// Takes snapshots, all or none, and does what is to be done `beside`; `grouped` notes that they belong together.
+    pub(crate) fn take_snapshots(
+        &self,
+        refs: &[&VolumeRef],
+        grouped: bool,
+        beside: Beside<'_>,
+    ) -> Result<(), Error> {
         // Until the roots that are carried over are in the catalog, nobody collects.
         let _roots = self.shared.roots.read();
         let subjects = self.in_order(refs)?;
@@ -132,7 +152,7 @@ impl Store {
             vhost_queues: 0,
             group,
         });
-        self.commit_snapshots(&subjects, &frozen, records.collect())
+        self.commit_snapshots(&subjects, &frozen, records.collect(), beside)
     }
 
     /// Puts all into the catalog at once. Those whose generation is not in packs yet get their root when it is.
@@ -141,6 +161,7 @@ impl Store {
         subjects: &[Subject<'_>],
         frozen: &[Frozen],
         mut snapshots: Vec<SnapshotRecord>,
+        beside: Beside<'_>,
     ) -> Result<(), Error> {
         let mut committed: Records<'_> = subjects.iter().map(|s| s.volume.record.lock()).collect();
         for (snapshot, frozen) in snapshots.iter_mut().zip(frozen) {
@@ -149,8 +170,23 @@ impl Store {
                 snapshot.mapped_blocks = rooted.mapped_blocks;
             }
         }
-        let changes: Vec<Change> = snapshots.iter().cloned().map(Change::PutSnapshot).collect();
+        let mut changes: Vec<Change> = snapshots.iter().cloned().map(Change::PutSnapshot).collect();
+        let besides = committed.iter().zip(&snapshots);
+        let besides: Vec<Option<Along>> = besides
+            .map(|(committed, snapshot)| beside(&committed.record, snapshot))
+            .collect::<Result<_, _>>()?;
+        for along in besides.iter().flatten() {
+            changes.push(Change::PutVolume(along.record.clone()));
+            changes.extend(along.removed.as_ref().map(removal));
+        }
         self.shared.catalog.commit(&changes)?;
+        for ((subject, committed), along) in subjects.iter().zip(&mut committed).zip(besides) {
+            let Some(Along { record, removed }) = along else {
+                continue;
+            };
+            subject.volume.replace_record(committed, record);
+            removed.iter().for_each(|gone| committed.forget(gone));
+        }
         for (committed, mut snapshot) in committed.iter_mut().zip(snapshots) {
             if snapshot.root.is_none() {
                 snapshot.version = 1;
@@ -163,8 +199,8 @@ impl Store {
         Ok(())
     }
 
-    /// Sets volumes back to snapshots, all or none.
-    pub(crate) fn set_back(&self, refs: &[VolumeRef]) -> Result<(), Error> {
+    /// Sets volumes back to snapshots, all or none; with `opens` only if each was opened so often.
+    pub(crate) fn set_back(&self, refs: &[VolumeRef], opens: Option<u64>) -> Result<(), Error> {
         let all: Vec<&VolumeRef> = refs.iter().collect();
         let _roots = self.shared.roots.read();
         let subjects = self.in_order(&all)?;
@@ -181,10 +217,18 @@ impl Store {
         let mut committed: Records<'_> = subjects.iter().map(|s| s.volume.record.lock()).collect();
         let mut states: Vec<_> = subjects.iter().map(|s| s.volume.state.write()).collect();
         let mut records = Vec::new();
-        for ((committed, state), (rooted, size)) in
-            committed.iter().zip(&states).zip(targets.into_values())
+        for (((Subject { volume, .. }, committed), state), (rooted, size)) in subjects
+            .iter()
+            .zip(&committed)
+            .zip(&states)
+            .zip(targets.into_values())
         {
             state.check_open()?;
+            // Under the lock that whoever opens it takes.
+            if opens.is_some_and(|opens| volume.opens.load(Relaxed) != opens) {
+                let message = "the volume was opened meanwhile";
+                return Err(Error::new(ErrorKind::InUse, message));
+            }
             let mut record = committed.record.clone();
             (record.root, record.mapped_blocks) = (rooted.root, rooted.mapped_blocks);
             record.size = size;

@@ -132,6 +132,7 @@ impl Ingest<'_> {
         let record = self.complete(old.size, old.origin.clone())?;
         let record = VolumeRecord {
             created_ms: old.created_ms,
+            independent: old.independent,
             ..record
         };
         let shared = &self.store.shared;

@@ -16,7 +16,7 @@ impl Store {
             volume: volume.clone(),
             snapshot: Some(snapshot.clone()),
         };
-        self.set_back(&[r])?;
+        self.set_back(&[r], None)?;
         self.shared.find(volume)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
+    group::NOTHING,
     store::{Shared, Store},
     volume::{Committed, Rooted, Volume, Wanted},
 };
@@ -30,7 +31,7 @@ impl Store {
             volume: volume.clone(),
             snapshot: Some(name.clone()),
         };
-        self.take_snapshots(&[&r], false)?;
+        self.take_snapshots(&[&r], false, NOTHING)?;
         self.shared.snapshot(&r)
     }
 
@@ -49,18 +50,31 @@ impl Store {
         let mut committed = volume.record.lock();
         // Under the lock: destaging may have just changed the record.
         let snapshot = self.shared.snapshot(&r)?;
-        let removal = [Change::RemoveSnapshot {
-            volume: snapshot.volume,
-            id: snapshot.id,
-            version: snapshot.version,
-        }];
+        Volume::refuse_base(&committed, &snapshot)?;
+        let removal = [removal(&snapshot)];
         self.shared
             .ballast
             .or_without(|| Ok(self.shared.catalog.commit(&removal)?))?;
-        if let Some(wanted) = committed.wanted.get_mut(&snapshot.generation) {
+        committed.forget(&snapshot);
+        Ok(())
+    }
+}
+
+/// The change that removes a snapshot.
+pub(crate) fn removal(snapshot: &SnapshotRecord) -> Change {
+    Change::RemoveSnapshot {
+        volume: snapshot.volume,
+        id: snapshot.id,
+        version: snapshot.version,
+    }
+}
+
+impl Committed {
+    /// Nobody waits for the root of a snapshot that is gone.
+    pub(crate) fn forget(&mut self, snapshot: &SnapshotRecord) {
+        if let Some(wanted) = self.wanted.get_mut(&snapshot.generation) {
             wanted.retain(|w| !matches!(w, Wanted::Snapshot(s) if s.id == snapshot.id));
         }
-        Ok(())
     }
 }
 

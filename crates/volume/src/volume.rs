@@ -44,6 +44,8 @@ pub(crate) struct Volume {
     pub(crate) mapped: AtomicU64,
     /// Mirrors the record, for whoever tells the log and must not wait for a commit.
     pub(crate) name: Mutex<Name>,
+    /// How often it was opened by clients; counted under `state`, so that who holds that knows of all.
+    pub(crate) opens: AtomicU64,
     /// Waits in the work queue.
     pub(crate) queued: AtomicBool,
     /// Held by who changes the volume for its administrator: one change at a time.
@@ -211,6 +213,7 @@ impl Volume {
             limiter: Limiter::new(&shared.timer, &record.limits),
             mapped: AtomicU64::new(record.mapped_blocks),
             name: Mutex::new(record.name.clone()),
+            opens: AtomicU64::new(0),
             queued: AtomicBool::new(false),
             manage: Mutex::new(()),
             destage: Mutex::new(()),

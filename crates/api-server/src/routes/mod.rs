@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod groups;
 pub(crate) mod jobs;
+pub(crate) mod modes;
 pub(crate) mod snapshots;
 pub(crate) mod store;
 pub(crate) mod trash;

@@ -80,6 +80,10 @@ fn changes(name: &str, request: &UpdateVolume) -> String {
             .read_only
             .map(|read_only| format!("read_only={read_only}")),
         request.quota.map(|quota| format!("quota={quota}")),
+        request.mode.map(|mode| format!("mode={mode}")),
+        request
+            .independent
+            .map(|independent| format!("independent={independent}")),
     ];
     let limits = request.limits.list().into_iter().flat_map(|(kind, limit)| {
         let name = kind.name();

@@ -34,6 +34,9 @@ fn volume() -> VolumeRecord {
         backend: catalog::Backend::Store,
         limits: Limits::NONE,
         source: None,
+        mode: Default::default(),
+        base: None,
+        independent: false,
     }
 }
 
@@ -79,7 +82,7 @@ fn why(bytes: &[u8]) -> String {
 fn version_3_looks_like_this() {
     assert_eq!(
         hex(&encode(&volume()).unwrap()),
-        "0301020377656203808080800486a001020708010200090103744031010a0b00000000000000000000d96534b0"
+        "0301020377656203808080800486a001020708010200090103744031010a0b0000000000000000000000000043e96bd2"
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),

@@ -28,6 +28,9 @@ pub fn volume(id: u64, text: &str) -> VolumeRecord {
         backend: catalog::Backend::Store,
         limits: Limits::NONE,
         source: None,
+        mode: Default::default(),
+        base: None,
+        independent: false,
     }
 }
 

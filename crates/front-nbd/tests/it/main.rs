@@ -10,8 +10,8 @@ mod throttle;
 mod transmission;
 
 use block::{
-    Bitmap, BlockDevice, Demand, DeviceInfo, Durability, Error, ErrorKind, Exports, Extent,
-    MemoryDevice, Run, Turn, check_range,
+    Bitmap, BlockDevice, Demand, Departure, DeviceInfo, Durability, Error, ErrorKind, Exports,
+    Extent, MemoryDevice, Run, Turn, check_range,
 };
 use front_nbd::{Config, Server};
 use std::{
@@ -52,6 +52,8 @@ impl Exports for Named {
             false => Err(Error::new(ErrorKind::Gone, "bitmap")),
         }
     }
+
+    fn left(&self, _: &str, _: Departure) {}
 }
 
 /// Every second 64 KiB have changed, from the second on.

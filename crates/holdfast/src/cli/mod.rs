@@ -9,6 +9,7 @@ mod files;
 mod health;
 mod jobs;
 mod limits;
+mod modes;
 mod output;
 mod snapshots;
 mod store;

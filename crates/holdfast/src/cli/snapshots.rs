@@ -52,6 +52,19 @@ fn members(refs: &[VolumeRef], group: bool) -> Result<Group> {
     Ok(Group { snapshots })
 }
 
+/// Which of those that were named are not among those that something was done to.
+fn left_out<'a>(refs: &'a [VolumeRef], done: impl Fn(&str) -> bool) -> String {
+    let left = refs
+        .iter()
+        .map(|r| r.volume.as_str())
+        .filter(|name| !done(name));
+    let left: Vec<&'a str> = left.collect();
+    match left.is_empty() {
+        true => String::new(),
+        false => format!("; left out, as independent: {}", left.join(", ")),
+    }
+}
+
 async fn create_snapshots(
     client: &Client,
     output: Output,
@@ -64,7 +77,8 @@ async fn create_snapshots(
         return output.done(&taken, |taken| {
             let names = taken.iter().map(|s| format!("'{}@{}'", s.volume, s.name));
             let names: Vec<String> = names.collect();
-            format!("made {} at one instant", names.join(", "))
+            let left = left_out(refs, |name| taken.iter().any(|s| s.volume == name));
+            format!("made {} at one instant{left}", names.join(", "))
         });
     }
     for r in refs {
@@ -87,8 +101,12 @@ async fn rollback_group(
 ) -> Result<()> {
     let request = members(refs, group)?;
     let volumes: Vec<Volume> = client.post("/v1/groups/rollback", &request).await?;
-    output.done(&volumes, |_| {
-        format!("set back to {}", request.snapshots.join(", "))
+    output.done(&volumes, |volumes| {
+        let left = left_out(refs, |name| volumes.iter().any(|v| v.name == name));
+        let back = request.snapshots.iter().zip(refs);
+        let back = back.filter(|(_, r)| volumes.iter().any(|v| v.name == r.volume.as_str()));
+        let back: Vec<&str> = back.map(|(snapshot, _)| snapshot.as_str()).collect();
+        format!("set back to {}{left}", back.join(", "))
     })
 }
 

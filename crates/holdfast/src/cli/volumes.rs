@@ -5,7 +5,7 @@ use super::{
     client::Client,
     content,
     failure::Failure,
-    files, jobs, limits,
+    files, jobs, limits, modes,
     output::{Output, pairs, switch, table, time},
     snapshots,
 };
@@ -107,6 +107,11 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
         Command::Set { name, properties } => {
             changed(client, output, &name, &parse_properties(&properties)?).await
         }
+        Command::Poweroff { name, decision } => {
+            modes::power_off(client, output, &name, decision).await
+        }
+        Command::Commit { name } => modes::decide(client, output, &name, "commit").await,
+        Command::Discard { name } => modes::decide(client, output, &name, "discard").await,
         Command::Rollback { snapshot } => snapshots::rollback(client, output, &snapshot).await,
         Command::Import {
             image,
@@ -262,6 +267,7 @@ fn details(v: &Volume) -> String {
         ("vhost", v.vhost.clone().unwrap_or_else(|| "off".to_owned())),
         ("created", time(v.created_ms)),
     ]);
+    lines.extend(modes::lines(v));
     if let Some(origin) = &v.origin {
         lines.push(("origin", origin.clone()));
     }
@@ -300,12 +306,14 @@ fn parse_properties(properties: &[String]) -> Result<UpdateVolume> {
             "codec" => update.codec = Some(value.parse().map_err(Failure::usage)?),
             "dedup" => update.dedup = on()?,
             "read-only" => update.read_only = on()?,
+            "mode" => update.mode = Some(value.parse().map_err(Failure::usage)?),
+            "independent" => update.independent = on()?,
             "quota" if value == "none" => update.quota = Some(0),
             "quota" => update.quota = Some(parse_size(value).map_err(Failure::usage)?),
             _ if limits::set(&mut update.limits, key, value)? => {}
             _ => {
                 let message = format!(
-                    "'{key}' is no property: there are codec, dedup, quota, read-only, and limits such as iops or write-bps"
+                    "'{key}' is no property: there are codec, dedup, independent, mode, quota, read-only, and limits such as iops or write-bps"
                 );
                 return Err(Failure::usage(message));
             }

@@ -27,6 +27,25 @@ pub(crate) struct Config {
     pub(crate) scrub: Scrub,
     /// Volumes that are plain files.
     pub(crate) files: Files,
+    /// Machines that are powered off.
+    pub(crate) power: Power,
+}
+
+/// Machines that are powered off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Power {
+    /// A machine is powered off if its disk had no client for so long after one that wrote has left: a number and s, m, h
+    /// or d; or `off`: only if somebody says so.
+    pub(crate) grace: Every,
+}
+
+impl Default for Power {
+    fn default() -> Self {
+        Power {
+            grace: Every(Some(Duration::from_secs(60))),
+        }
+    }
 }
 
 /// Volumes that are plain files.

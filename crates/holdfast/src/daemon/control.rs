@@ -2,11 +2,11 @@
 
 use super::{check, collect, connect, convert, diff, files, group, images, metrics};
 use api_types::{
-    Adopt, ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
-    Connection, ContentReader, ContentWriter, Control, Convert, CreateSnapshot, CreateVolume,
-    DiffLine, ErrorCode, EventKind, ExportRequest, FileControl, Group, ImportRequest, NbdStatus,
-    Release, Released, Restore, ScrubStatus, ServeVhost, Snapshot, StoreInfo, StoreUsage,
-    TrashEntry, UpdateVolume, VerifyReport, VhostDevice, VhostStatus, Volume, VolumeUsage, Work,
+    ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
+    Connection, ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DiffLine,
+    ErrorCode, EventKind, ExportRequest, Group, ImportRequest, NbdStatus, Restore, ScrubStatus,
+    ServeVhost, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VhostDevice,
+    VhostStatus, Volume, VolumeUsage, Work,
 };
 use catalog::VolumeRecord;
 use parking_lot::Mutex;
@@ -26,6 +26,7 @@ pub(crate) struct Daemon {
     pub(crate) nbd_socket: PathBuf,
     /// Where the NBD server listens, for people.
     pub(crate) nbd_listen: Vec<String>,
+    pub(crate) power: Arc<super::power::Power>,
     pub(crate) vhost: super::vhost::Vhost,
     pub(crate) started_ms: u64,
     pub(crate) growth_percent: u8,
@@ -43,7 +44,7 @@ impl Daemon {
     }
 
     /// Clients of a volume, its snapshots left out.
-    fn connections_of(&self, name: &Name) -> u64 {
+    pub(crate) fn connections_of(&self, name: &Name) -> u64 {
         let open = self.nbd.connections();
         open.iter()
             .filter(|c| c.export.as_deref() == Some(name.as_str()))
@@ -86,14 +87,16 @@ impl Daemon {
         let connections = self.connections_of(&record.name) + self.vhost.guests(record.id);
         let dirty = self.store.dirty(record.id);
         let vhost = self.vhost.socket(record.id, None);
-        Ok(convert::volume(
-            record,
+        let apart = self.apart(&record, connections)?;
+        Ok(Volume {
             snapshots,
             connections,
             vhost,
             dirty,
             file,
-        ))
+            apart,
+            ..convert::volume(record)
+        })
     }
 
     fn snapshot_count(&self, id: VolumeId) -> Result<u64> {
@@ -273,6 +276,17 @@ impl Control for Daemon {
 
     fn update_volume(&self, name: &str, request: &UpdateVolume) -> Result<Volume> {
         let record = self.find(name)?;
+        if let Some(mode) = request.mode {
+            let alone = UpdateVolume {
+                mode: Some(mode),
+                ..UpdateVolume::default()
+            };
+            if *request != alone {
+                let message = "a mode is changed by itself, or it is not all or nothing";
+                return Err(ApiError::new(ErrorCode::Invalid, message));
+            }
+            return self.describe(self.set_mode(&record, mode)?);
+        }
         if let Some(file) = record.backend.file() {
             return self.describe(self.update_file_volume(&record, file, request)?);
         }
@@ -286,6 +300,7 @@ impl Control for Daemon {
             read_only: request.read_only,
             quota: request.quota,
             limits: request.limits.changes(),
+            independent: request.independent,
         };
         if update.name.is_some() {
             self.refuse_rename(&name)?;
@@ -311,6 +326,7 @@ impl Control for Daemon {
         let removed = self.store.remove_volume(&name);
         let removed = removed.map_err(convert::api_error)?;
         self.vhost.follow(removed.id);
+        self.power.forget(removed.id);
         match removed.backend.file() {
             None => self.trash_entry(removed),
             Some(_) => self.purge_record(removed),
@@ -558,38 +574,6 @@ impl Control for Daemon {
 
     fn metrics(&self) -> String {
         metrics::encode(self)
-    }
-}
-
-impl FileControl for Daemon {
-    fn forget_volume(&self, name: &str, force: bool) -> Result<Released> {
-        let record = self.find(name)?;
-        let path = self.files.place(Self::file_of(&record)?).to_string();
-        self.cut_off(&record.name, force)?;
-        let forgotten = self.store.forget_file_volume(&record.name);
-        forgotten.map_err(convert::api_error)?;
-        Ok(Released {
-            name: record.name.to_string(),
-            path,
-        })
-    }
-
-    fn convert_volume(&self, name: &str, request: &Convert, work: Work<'_>) -> Result<Volume> {
-        let converted = self.convert(name, request, work)?;
-        self.vhost.follow(converted.id);
-        self.describe(converted)
-    }
-
-    fn adopt_volume(&self, request: &Adopt) -> Result<Volume> {
-        self.describe(self.adopt(request)?)
-    }
-
-    fn release_volume(&self, name: &str, request: &Release) -> Result<Released> {
-        self.release(name, request)
-    }
-
-    fn verify(&self) -> Result<VerifyReport> {
-        self.verify_files()
     }
 }
 

@@ -1,6 +1,6 @@
 //! From the engine's words to the API's.
 
-use api_types::{ApiError, ErrorCode, FileInfo, Snapshot, TrashEntry, Volume};
+use api_types::{ApiError, ErrorCode, Snapshot, TrashEntry, Volume};
 use catalog::{SnapshotRecord, VolumeRecord};
 use std::error::Error as _;
 use types::{BLOCK_SIZE, Name, VolumeRef};
@@ -60,17 +60,9 @@ pub(crate) fn reference(text: &str) -> Result<VolumeRef, ApiError> {
         .map_err(|e: types::NameError| ApiError::new(ErrorCode::Invalid, e.to_string()))
 }
 
-/// A volume's record, with what only the running daemon knows.
-pub(crate) fn volume(
-    record: VolumeRecord,
-    snapshots: u64,
-    connections: u64,
-    vhost: Option<String>,
-    dirty: u64,
-    file: Option<FileInfo>,
-) -> Volume {
+/// A volume's record; what only the running daemon knows is to be added.
+pub(crate) fn volume(record: VolumeRecord) -> Volume {
     Volume {
-        file,
         id: record.id.0,
         name: record.name.to_string(),
         size: record.size,
@@ -81,11 +73,15 @@ pub(crate) fn volume(
         quota: record.quota,
         limits: record.limits.into(),
         origin: record.origin,
-        snapshots,
+        snapshots: 0,
         created_ms: record.created_ms,
-        connections,
-        vhost,
-        dirty,
+        connections: 0,
+        vhost: None,
+        dirty: 0,
+        file: None,
+        mode: record.mode,
+        independent: record.independent,
+        apart: None,
     }
 }
 

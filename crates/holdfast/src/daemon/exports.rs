@@ -1,7 +1,7 @@
 //! What front ends can open.
 
-use super::files::Files;
-use block::{Bitmap, BlockDevice, Error, ErrorKind, Exports};
+use super::{files::Files, power::Power};
+use block::{Bitmap, BlockDevice, Departure, Error, ErrorKind, Exports};
 use std::sync::Arc;
 use types::VolumeRef;
 use volume::Store;
@@ -10,6 +10,7 @@ use volume::Store;
 pub(crate) struct StoreExports {
     pub(crate) store: Arc<Store>,
     pub(crate) files: Arc<Files>,
+    pub(crate) power: Arc<Power>,
 }
 
 impl Exports for StoreExports {
@@ -84,5 +85,17 @@ impl Exports for StoreExports {
         };
         let bitmap = self.store.bitmap(&of, &since);
         bitmap.map_err(|e| e.into_block("bitmap"))
+    }
+
+    fn left(&self, name: &str, how: Departure) {
+        let r: Result<VolumeRef, _> = name.parse();
+        if let Ok(VolumeRef {
+            volume,
+            snapshot: None,
+        }) = r
+            && let Ok(record) = self.store.find(&volume)
+        {
+            self.power.left(record.id, how);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Volumes that are plain files: which file is whose, and which are open.
 
+mod control;
 mod convert;
 mod moves;
 mod snapshots;
@@ -289,6 +290,7 @@ impl Daemon {
             allow_data_loss: request.allow_data_loss,
             read_only: request.read_only,
             limits: request.limits.changes(),
+            independent: request.independent,
             ..Update::default()
         };
         // The file is never smaller than the catalog says.

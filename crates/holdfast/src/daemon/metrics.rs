@@ -11,6 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use std::sync::atomic::AtomicU64;
+use types::DiskMode;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Label {
@@ -26,6 +27,7 @@ struct OfVolume {
 fn encode_all(daemon: &Daemon) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("holdfast");
     store(&mut registry, daemon);
+    modes(&mut registry, daemon);
     scrub(&mut registry, daemon);
     nbd(&mut registry, daemon);
     vhost(&mut registry, daemon);
@@ -167,6 +169,25 @@ fn store(registry: &mut Registry, daemon: &Daemon) {
         "index_k",
         "The index samples 1 hash in 2^k",
         u64::from(usage.index_k),
+    );
+}
+
+/// What is kept apart. Volumes of the trash are left out.
+fn modes(registry: &mut Registry, daemon: &Daemon) {
+    let volumes = daemon.store.catalog().volumes().unwrap_or_default();
+    let live: Vec<_> = volumes.iter().filter(|v| v.trashed.is_none()).collect();
+    let count = |mode| live.iter().filter(|v| v.mode == mode).count() as u64;
+    let values = DiskMode::ALL.map(|mode| (mode.name(), count(mode)));
+    gauges(registry, "volumes", "Volumes by disk mode", &values);
+    let waits = |volume: &&&catalog::VolumeRecord| {
+        let base = daemon.store.base(volume).ok().flatten();
+        volume.mode == DiskMode::Undoable && base.is_some_and(|base| base.changed)
+    };
+    gauge(
+        registry,
+        "volumes_undecided",
+        "Undoable volumes with writes that are neither kept nor discarded",
+        live.iter().filter(waits).count() as u64,
     );
 }
 

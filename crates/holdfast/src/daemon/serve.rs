@@ -5,7 +5,8 @@ use super::{
     control::Daemon,
     exports::StoreExports,
     files::Files,
-    news,
+    modes, news,
+    power::{self, Power},
     scrub::{self, Scrub},
     upkeep::{self, Stop},
     vhost::Vhost,
@@ -73,9 +74,12 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     .filter_map(|(path, inherited)| inherited.is_none().then_some(path))
     .collect();
     let files = Arc::new(Files::new(&env, &dir, config.files.allowed.clone())?);
+    let power = Arc::new(Power::new(Arc::clone(&env.clock), config.power.grace.0));
+    power::after_host(&env, &store, &power);
     let exports = Arc::new(StoreExports {
         store: Arc::clone(&store),
         files: Arc::clone(&files),
+        power: Arc::clone(&power),
     });
     let (nbd, nbd_listen) = start_nbd(options, &config, &env, exports, sockets.nbd)?;
     let listener = match sockets.api {
@@ -88,6 +92,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         started_ms: env.clock.now().as_millis() as u64,
         store: Arc::clone(&store),
         files,
+        power,
         nbd,
         nbd_listen,
         nbd_socket: std::path::absolute(&options.nbd_socket)?,
@@ -103,9 +108,12 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let upkeep = upkeep::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let news = news::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let scrub = scrub::start(Arc::clone(&daemon), Arc::clone(&stop))?;
+    let modes = modes::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let served = run_api(&daemon, listener);
     stop.0.store(true, Relaxed);
     tracing::info!("ending");
+    // Before clients are cut off: those are not powered off.
+    let _ = modes.join();
     keep_while_serving(&store);
     let cut = daemon.nbd.shutdown(PATIENCE) + daemon.vhost.shutdown(PATIENCE);
     if cut > 0 {

@@ -3,7 +3,7 @@
 //! What is served is noted in the catalog. [`Vhost::follow`] makes of a volume's notes the servers that there are: after
 //! a start, and after everything that may have changed them.
 
-use super::{control::Daemon, convert};
+use super::{control::Daemon, convert, power::Guest};
 use api_types::{ApiError, ErrorCode, ServeVhost, VhostDevice, VhostGuest, VhostStatus};
 use catalog::VolumeRecord;
 use env::Env;
@@ -340,6 +340,59 @@ impl Vhost {
         let message = format!("'{}' has a guest: it cannot be {to}", device.wanted.name);
         Err(ApiError::new(ErrorCode::InUse, message)
             .hint("shut the guest down first; 'holdfast vhost status' shows its process"))
+    }
+
+    /// Does something to a volume while no guest can come to it.
+    pub(crate) fn without_guest<T>(
+        &self,
+        id: VolumeId,
+        what: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let _changing = self.changing.lock();
+        let key = (id, None);
+        let Some(device) = self.devices.lock().served.remove(&key) else {
+            return what();
+        };
+        let came = |device: &Device| {
+            let server = device.server.as_ref().ok();
+            server.map_or(0, |server| server.stats().connections)
+        };
+        let before = came(&device);
+        let nobody = device.guest().is_none();
+        if nobody {
+            self.end(&device);
+        }
+        if !nobody || came(&device) != before {
+            let name = device.wanted.name.clone();
+            let device = match nobody {
+                true => self.begin(key, device.wanted),
+                false => device,
+            };
+            self.devices.lock().served.insert(key, device);
+            let message = format!("a guest has come to '{name}' meanwhile");
+            return Err(ApiError::new(ErrorCode::InUse, message));
+        }
+        let done = what();
+        let device = self.begin(key, device.wanted);
+        self.devices.lock().served.insert(key, device);
+        done
+    }
+
+    /// The guests of all volumes, and what they have written.
+    pub(crate) fn look(&self) -> Vec<(VolumeId, Guest)> {
+        let devices = self.devices.lock();
+        let volumes = devices.served.iter().filter(|(key, _)| key.1.is_none());
+        let looks = volumes.filter_map(|(key, device)| {
+            let stats = device.server.as_ref().ok()?.stats();
+            let guest = Guest {
+                since: device.guest().map(|guest| guest.since),
+                came: stats.connections,
+                writes: stats.writes + stats.write_zeroes + stats.discards,
+                writes_before: 0,
+            };
+            Some((key.0, guest))
+        });
+        looks.collect()
     }
 
     /// Guests of a volume.

@@ -257,6 +257,9 @@ impl Plan {
             backend: catalog::Backend::Store,
             limits: Limits::NONE,
             source: source_of(note, None),
+            mode: Default::default(),
+            base: None,
+            independent: false,
         };
         self.contents.volumes.insert(record.id, record);
     }
@@ -296,6 +299,25 @@ impl Plan {
                 let owner = format!("{}@{}", volume.unwrap_or_default(), snapshot.name);
                 self.say(&owner, "removed: its block map is not known".to_owned());
             }
+        }
+        self.settle_modes();
+    }
+
+    /// A volume whose base is lost has nothing to go back to: what it is stays.
+    fn settle_modes(&mut self) {
+        let snapshots = &self.contents.snapshots;
+        let lost = |record: &&mut VolumeRecord| {
+            let base = record.base.map(|base| (record.id, base));
+            base.is_some_and(|base| !snapshots.contains_key(&base))
+        };
+        let mut said = Vec::new();
+        for record in self.contents.volumes.values_mut().filter(lost) {
+            (record.mode, record.base) = Default::default();
+            said.push(label(record));
+        }
+        for owner in said {
+            let what = "persistent from now on: what it was to go back to is lost";
+            self.say(&owner, what.to_owned());
         }
     }
 

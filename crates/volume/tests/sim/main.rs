@@ -4,6 +4,7 @@
 //! ```text
 //!  random ─┐                      ┌─▶ store ─▶ simulated disk ◀── crash, fault
 //!  script ─┼─▶ Op ─▶ machine ─────┤                │
+//!  modes ──┤                      │                │
 //!  faults ─┘                      └─▶ model ──▶ verify: is what is there what may be there?
 //! ```
 //! [`model`] says what must be there after which end of a life, and is the only place that does. One seed is one
@@ -17,6 +18,7 @@ mod images;
 mod importing;
 mod machine;
 mod model;
+mod modes;
 mod ops;
 mod random;
 mod rebuild;

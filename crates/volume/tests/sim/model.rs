@@ -2,7 +2,7 @@
 
 use crate::blocks::Contents;
 use std::collections::BTreeMap;
-use types::VolumeId;
+use types::{SnapshotId, VolumeId};
 
 /// How a life of the store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub(crate) struct History {
     /// Those after this one are of an operation that was not answered.
     answered: usize,
     pub(crate) snapshots: BTreeMap<String, Contents>,
+    /// What it goes back to, if writes are kept apart.
+    pub(crate) base: Option<Contents>,
 }
 
 /// Done or not done.
@@ -54,6 +56,8 @@ pub(crate) enum Doubt {
     /// All of them, or none.
     GroupMade(String, Vec<(String, Contents)>),
     SnapshotGone(String, String),
+    /// What it goes back to is no longer this snapshot, but this.
+    BaseMoved(String, Option<SnapshotId>, Option<Contents>),
     VolumeMade(String, Contents),
     VolumeTrashed(String, VolumeId),
     VolumeRestored(VolumeId),
@@ -86,6 +90,7 @@ impl History {
             states: vec![contents],
             answered: 0,
             snapshots: BTreeMap::new(),
+            base: None,
         }
     }
 

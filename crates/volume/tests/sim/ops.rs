@@ -10,7 +10,7 @@ use crate::{
 use block::BlockDevice;
 use sim::SimEnv;
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
-use types::{BLOCK_SIZE, VolumeRef};
+use types::{BLOCK_SIZE, DiskMode, VolumeRef};
 use volume::{Create, Error, ErrorKind, Source, Store, Update};
 
 /// Longer than the trash keeps.
@@ -35,6 +35,7 @@ pub(crate) enum Op {
     Group(Vec<String>, String),
     RemoveSnapshot(String, String),
     Rollback(String, String),
+    Mode(String, Choice),
     /// Of a volume or a snapshot, under a new name.
     Clone(String, Option<String>, String),
     /// To so many blocks.
@@ -48,6 +49,17 @@ pub(crate) enum Op {
     Collect,
     /// Opens a snapshot, or a volume as it is now, to read until the end of this life.
     Hold(String, Option<String>),
+}
+
+/// What is done with what is kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// From now on it is.
+    Begin,
+    Commit,
+    Discard,
+    /// Nothing is any more, if nothing was written.
+    End,
 }
 
 /// Volumes that are open to clients, as they are until the daemon ends or the volume is taken from them.
@@ -77,6 +89,8 @@ impl Site<'_> {
             Op::Group(volumes, snap) => self.group(model, volumes, snap),
             Op::RemoveSnapshot(volume, snap) => self.remove_snapshot(model, volume, snap),
             Op::Rollback(volume, snap) => self.rollback(model, volume, snap),
+            Op::Mode(volume, Choice::Discard) => self.discard_changes(model, volume),
+            Op::Mode(volume, choice) => self.move_base(model, volume, *choice),
             Op::Clone(volume, snap, new) => self.clone(model, volume, snap.as_deref(), new),
             Op::Resize(volume, blocks) => self.resize(model, volume, *blocks),
             Op::Remove(volume) => self.remove(model, volume),
@@ -260,6 +274,51 @@ impl Site<'_> {
         history.change(|c| *c = contents);
         self.told(self.store.rollback(&name(volume), &name(snap)))?;
         history.flushed();
+        Ok(())
+    }
+
+    fn discard_changes(&self, model: &mut Model, volume: &str) -> Result<(), Error> {
+        self.disconnect(volume);
+        let history = history(model, volume);
+        let base = history.base.clone().expect("a base");
+        history.change(|c| *c = base);
+        let opens = self.store.opens(self.store.find(&name(volume))?.id);
+        self.told(self.store.discard_changes(&name(volume), opens))?;
+        history.flushed();
+        Ok(())
+    }
+
+    fn move_base(&self, model: &mut Model, volume: &str, choice: Choice) -> Result<(), Error> {
+        let (now, was) = {
+            let history = history(model, volume);
+            (history.now().clone(), history.base.clone())
+        };
+        let old = self.store.find(&name(volume))?.base;
+        let base = (choice != Choice::End).then_some(now.clone());
+        model.doubt = Some(Doubt::BaseMoved(volume.to_owned(), old, base.clone()));
+        let done = match choice {
+            Choice::Begin => self.store.set_mode(&name(volume), DiskMode::Undoable),
+            Choice::End => self.store.set_mode(&name(volume), DiskMode::Persistent),
+            _ => self.store.commit_changes(&name(volume)),
+        };
+        if choice == Choice::End {
+            match self.told(done) {
+                // It was written to, perhaps the same.
+                Err(e) if e.kind() == ErrorKind::Refused => model.doubt = None,
+                Err(e) => return Err(e),
+                Ok(_) => {
+                    model.doubt = None;
+                    assert!(was.as_ref() == Some(&now), "'{volume}' had changed");
+                    history(model, volume).base = None;
+                }
+            }
+            return Ok(());
+        }
+        self.told(done)?;
+        model.doubt = None;
+        let history = history(model, volume);
+        history.flushed();
+        history.base = base;
         Ok(())
     }
 

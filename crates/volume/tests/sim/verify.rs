@@ -133,6 +133,11 @@ impl Verifier<'_> {
                     history.snapshots.insert(snap.clone(), contents);
                 }
             }
+            Some(Doubt::BaseMoved(volume, old, contents))
+                if self.store.find(&name(&volume)).unwrap().base != old =>
+            {
+                model.volumes.get_mut(&volume).unwrap().base = contents;
+            }
             Some(Doubt::SnapshotGone(volume, snap))
                 if !self.snapshot_names(&volume).contains(&snap) =>
             {
@@ -153,6 +158,20 @@ impl Verifier<'_> {
     /// All are there, and are what they were. Answers how many blocks are unreadable.
     fn snapshots(&self, volume: &str, history: &History) -> usize {
         let mut there = self.snapshot_names(volume);
+        let record = self.store.find(&name(volume)).unwrap();
+        let base = self.store.base(&record).unwrap();
+        assert_eq!(base.is_some(), history.base.is_some(), "base of '{volume}'");
+        if let (Some(base), Some(contents)) = (base, &history.base) {
+            let same = history.now() == contents;
+            assert!(base.changed || same, "'{volume}' has changed");
+            let base = base.snapshot.name;
+            there.retain(|name| *name != *base.as_str());
+            let r = VolumeRef {
+                volume: name(volume),
+                snapshot: Some(base),
+            };
+            assert!(agrees(contents, &self.read(&r)), "'{r}' changed");
+        }
         there.sort();
         let expected = history.snapshots.keys();
         assert!(

@@ -10,7 +10,7 @@ pub(crate) use file::{Backend, FileOptions};
 pub(crate) use front::{Nbd, Vhost};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use store::{Check, HowToCheck, Job, Scrub, Store, Trash};
-pub(crate) use volume::{HowToImport, Properties, Volume};
+pub(crate) use volume::{Decision, HowToImport, Properties, Volume};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};

@@ -53,6 +53,36 @@ impl Properties {
     }
 }
 
+/// What becomes of what was written to an undoable volume.
+#[derive(Clone, Copy, Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct Decision {
+    /// Keep what was written to an undoable volume.
+    #[arg(long)]
+    commit: bool,
+    /// Discard it.
+    #[arg(long)]
+    discard: bool,
+    /// Decide later; this is what happens if nothing is said.
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Decision {
+    /// What was said, if anything.
+    pub(crate) fn said(self) -> Option<api_types::Decision> {
+        use api_types::Decision::{Commit, Discard, Keep};
+        let all = [
+            (self.commit, Commit),
+            (self.discard, Discard),
+            (self.keep, Keep),
+        ];
+        all.into_iter()
+            .find(|(said, _)| *said)
+            .map(|(_, decision)| decision)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Volume {
     /// Make an empty volume: thin, in no time, of any size from 1 MiB to 64 TiB.
@@ -182,12 +212,13 @@ pub(crate) enum Volume {
     },
     /// Change properties, for what is written from now on.
     #[command(
-        after_help = "Examples:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G\n  holdfast volume set web iops=5000 write-bps=100M\n  holdfast volume set web iops-burst=20000 iops-burst-seconds=60\n  holdfast volume set web iops=none"
+        after_help = "Examples:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G\n  holdfast volume set web iops=5000 write-bps=100M\n  holdfast volume set web iops-burst=20000 iops-burst-seconds=60\n  holdfast volume set web iops=none\n  holdfast volume set kiosk mode=nonpersistent\n  holdfast volume set scratch independent=on\n\nModes: what a machine writes stays (persistent), vanishes when it is powered off (nonpersistent), or waits for 'volume commit'\nor 'volume discard' (undoable). A mode is changed by itself, while no client has the volume open.\nIndependent volumes are left out of snapshots of several volumes."
     )]
     Set {
         /// Its name.
         name: Name,
-        /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off, quota=SIZE|none; limits, in force at once:
+        /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off, quota=SIZE|none, mode=persistent|nonpersistent|undoable,
+        /// independent=on|off; limits, in force at once:
         /// iops, read-iops, write-iops=NUMBER|none, bps, read-bps, write-bps=SIZE|none, each a second; each with
         /// -burst=NUMBER|SIZE|none and -burst-seconds=NUMBER, what it may exceed it by, and for how long.
         #[arg(required = true, value_name = "KEY=VALUE")]
@@ -211,6 +242,28 @@ pub(crate) enum Volume {
     Rollback {
         /// volume@snapshot.
         snapshot: VolumeRef,
+    },
+    /// Say that the machine which has a volume is powered off: what it wrote vanishes if it is nonpersistent.
+    #[command(
+        after_help = "For hooks that run when a machine has ended; without them, a machine counts as powered off when nobody came back for\nthe grace time of the configuration. A persistent volume stays as it is.\n\nExamples:\n  holdfast volume poweroff kiosk\n  holdfast volume poweroff lab --discard"
+    )]
+    Poweroff {
+        /// Its name.
+        name: Name,
+        #[command(flatten)]
+        decision: Decision,
+    },
+    /// Keep what was written to a volume that is undoable or nonpersistent; clients go on.
+    #[command(after_help = "Example:\n  holdfast volume commit lab")]
+    Commit {
+        /// Its name.
+        name: Name,
+    },
+    /// Discard what was written to a volume that is undoable or nonpersistent, while no client has it open.
+    #[command(after_help = "Example:\n  holdfast volume discard lab")]
+    Discard {
+        /// Its name.
+        name: Name,
     },
     /// Make a volume from an image: a file, a block device, or - for standard input.
     #[command(after_help = IMPORT)]
