@@ -2,7 +2,7 @@
 
 use crate::{alloc::bounded, input::Input};
 use format::journal::{
-    After, Extent, PAGE, RecordHeader, SegmentHeader, SegmentState, Unverified, seal,
+    After, Before, Extent, PAGE, RecordHeader, SegmentHeader, SegmentState, Unverified, seal,
 };
 use types::{BlockIndex, Epoch, Generation, JournalSeq, StoreId, VolumeId};
 
@@ -114,6 +114,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             durable: JournalSeq(98),
             volume: VolumeId(1),
             epoch: Epoch(2),
+            before: Before::Submit(JournalSeq(97), Generation(1)),
             first: true,
             last: extents.len() < 2,
         };

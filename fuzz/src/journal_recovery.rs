@@ -7,7 +7,7 @@
 use crate::{alloc::bounded, input::Input};
 use env::{Env, File, OpenOptions};
 use format::journal::{
-    After, Extent, PAGE, RecordHeader, SegmentHeader, SegmentState, Unverified, seal,
+    After, Before, Extent, PAGE, RecordHeader, SegmentHeader, SegmentState, Unverified, seal,
 };
 use journal::{Batch, Config, Error, Journal, Replayed};
 use sim::SimEnv;
@@ -252,6 +252,11 @@ impl Disk {
             durable: JournalSeq(input.number()),
             volume: VolumeId(input.number()),
             epoch: Epoch(input.number()),
+            before: match flags >> 2 & 3 {
+                0 => Before::Unknown,
+                1 => Before::Packs,
+                _ => Before::Submit(JournalSeq(input.number()), Generation(input.number())),
+            },
             first: flags & 1 == 0,
             last: flags & 2 == 0,
         };

@@ -25,7 +25,7 @@
 //! ```text
 //!   0  8  magic "HFJRECRD"
 //!   8  4  CRC-32C of the whole record, blocks included, this field taken as zero
-//!  12  4  flags: 1 first record of its submit, 2 last
+//!  12  4  flags: 1 first record of its submit, 2 last, 4 it says which submit it comes after
 //!  16  8  salt of the segment
 //!  24  8  number of the segment
 //!  32  8  seq: one more than that of the record before
@@ -34,7 +34,9 @@
 //!  56  8  epoch
 //!  64  4  extents, at most 166
 //!  68  4  blocks that follow this page, at most 255
-//!  72 24  zero
+//!  72  8  if flag 4 is set: the last seq of the volume's submit before this one; zero if all of those were in packs
+//!  80  8  the newest generation that was submitted of the volume up to that one
+//!  88  8  zero
 //!  96     extents, 24 bytes each:
 //!            0  8  generation
 //!            8  8  index of the first block
@@ -67,6 +69,7 @@ const EXTENTS_AT: usize = 96;
 const EXTENT_LEN: usize = 24;
 const FIRST: u32 = 1;
 const LAST: u32 = 2;
+const SAYS_BEFORE: u32 = 4;
 const ZEROED: u64 = 1 << 63;
 const AFTER_JOURNAL: u64 = 1 << 62;
 const AFTER_PACKS: u64 = 1 << 61;
@@ -221,6 +224,18 @@ impl Extent {
     }
 }
 
+/// Which submit of its volume one comes after. So it is known of each volume alone whether anything is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// It does not say: an older program wrote it.
+    Unknown,
+    /// None: all that was submitted before was in packs.
+    Packs,
+    /// The one whose last record this is, and the newest generation that was submitted up to then: where packs have
+    /// that, it is not needed.
+    Submit(JournalSeq, Generation),
+}
+
 /// What the first page of a record says, but for its extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
@@ -236,6 +251,8 @@ pub struct RecordHeader {
     pub volume: VolumeId,
     /// Of the writer.
     pub epoch: Epoch,
+    /// What its submit comes after.
+    pub before: Before,
     /// It begins a submit.
     pub first: bool,
     /// It ends a submit.
@@ -256,7 +273,13 @@ impl RecordHeader {
         let page = &mut record[..PAGE];
         page[..EXTENTS_AT].fill(0);
         put(page, 0, RECORD_MAGIC);
-        let flags = if self.first { FIRST } else { 0 } | if self.last { LAST } else { 0 };
+        let flag = |set, flag| if set { flag } else { 0 };
+        let (says, seq, generation) = match self.before {
+            Before::Unknown => (false, 0, 0),
+            Before::Packs => (true, 0, 0),
+            Before::Submit(seq, generation) => (true, seq.0, generation.0),
+        };
+        let flags = flag(self.first, FIRST) | flag(self.last, LAST) | flag(says, SAYS_BEFORE);
         put(page, 12, &flags.to_le_bytes());
         put(page, 16, &self.salt.to_le_bytes());
         put(page, 24, &self.number.to_le_bytes());
@@ -266,6 +289,8 @@ impl RecordHeader {
         put(page, 56, &self.epoch.0.to_le_bytes());
         put(page, 64, &(extents.len() as u32).to_le_bytes());
         put(page, 68, &(blocks as u32).to_le_bytes());
+        put(page, 72, &seq.to_le_bytes());
+        put(page, 80, &generation.to_le_bytes());
         let mut at = EXTENTS_AT;
         for extent in extents {
             put(page, at, &extent.generation.0.to_le_bytes());
@@ -287,6 +312,10 @@ pub fn seal(record: &mut [u8]) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unverified {
     pages: usize,
+    /// What it says of [`RecordHeader::seq`].
+    pub seq: JournalSeq,
+    /// Of [`RecordHeader::volume`].
+    pub volume: VolumeId,
 }
 
 impl Unverified {
@@ -307,8 +336,12 @@ impl Unverified {
 
     fn pages(page: &[u8]) -> Option<Self> {
         let blocks = u32_at(page, 68)? as usize;
-        let pages = 1 + blocks;
-        (blocks <= BLOCKS_MAX).then_some(Unverified { pages })
+        let found = Unverified {
+            pages: 1 + blocks,
+            seq: JournalSeq(u64_at(page, 32)?),
+            volume: VolumeId(u64_at(page, 48)?),
+        };
+        (blocks <= BLOCKS_MAX).then_some(found)
     }
 
     /// Bytes in the whole record, if it is one; at most 1 MiB.
@@ -353,6 +386,7 @@ impl<'a> Record<'a> {
             durable: JournalSeq(u64_at(record, 40)?),
             volume: VolumeId(u64_at(record, 48)?),
             epoch: Epoch(u64_at(record, 56)?),
+            before: before(record, flags)?,
             first: flags & FIRST != 0,
             last: flags & LAST != 0,
         };
@@ -373,6 +407,15 @@ impl<'a> Record<'a> {
             blocks,
         })
     }
+}
+
+fn before(page: &[u8], flags: u32) -> Option<Before> {
+    let (seq, generation) = (u64_at(page, 72)?, u64_at(page, 80)?);
+    Some(match seq {
+        _ if flags & SAYS_BEFORE == 0 => Before::Unknown,
+        0 => Before::Packs,
+        _ => Before::Submit(JournalSeq(seq), Generation(generation)),
+    })
 }
 
 fn extent(page: &[u8], at: usize) -> Option<Extent> {
@@ -425,6 +468,7 @@ mod tests {
             durable: JournalSeq(98),
             volume: VolumeId(1),
             epoch: Epoch(2),
+            before: Before::Submit(JournalSeq(97), Generation(7)),
             first: true,
             last: false,
         }

@@ -27,6 +27,7 @@ mod supply;
 mod writer;
 
 pub use error::{Error, ErrorKind};
+pub use format::journal::Before;
 pub use recover::{Salvaged, salvage};
 
 use env::Env;
@@ -97,6 +98,8 @@ pub struct Replayed {
     pub epoch: Epoch,
     /// Of its last record; grows from submit to submit.
     pub seq: JournalSeq,
+    /// What it comes after.
+    pub before: Before,
     /// What was submitted.
     pub batches: Vec<Batch>,
 }

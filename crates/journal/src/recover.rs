@@ -18,6 +18,7 @@
 //!
 //! Damage to the very last commit looks like a crash during it, and is taken for one.
 
+mod around;
 mod chain;
 mod salvage;
 
@@ -26,7 +27,7 @@ pub use salvage::{Salvaged, salvage};
 use crate::{
     Replayed,
     error::{Error, ErrorKind},
-    state::Segment,
+    state::{Latest, Segment},
     supply::{SegmentFile, Supply},
 };
 use chain::Chain;
@@ -56,12 +57,24 @@ pub(crate) struct Log {
     pub(crate) freed: Vec<SegmentFile>,
     pub(crate) next_seq: JournalSeq,
     pub(crate) epochs: BTreeMap<VolumeId, Epoch>,
+    pub(crate) latest: Latest,
 }
 
 /// A segment that has a header.
 struct Headed {
     header: SegmentHeader,
     file: SegmentFile,
+    source: Source,
+}
+
+/// Where a header is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Page,
+    /// It was lost, and made again from the first record.
+    FirstRecord,
+    /// From a later one: where the segment begins is not known.
+    LaterRecord,
 }
 
 /// The files of the directory by what their headers say.
@@ -110,7 +123,7 @@ pub(crate) fn recover(
         chain.check_unreadable(file, true)?;
     }
     files.unused.append(&mut files.headless);
-    let (pins, epochs) = chain.into_parts();
+    let (pins, epochs, latest) = chain.into_parts();
     settle(supply, &mut files, &needed)?;
 
     let newest = files
@@ -137,6 +150,7 @@ pub(crate) fn recover(
             freed: files.active.into_iter().map(file_of).chain(odd).collect(),
             next_seq,
             epochs,
+            latest,
         },
         last_number: newest.unwrap_or(0).max(tail - 1),
         ready: marked.into_iter().chain(files.unused).collect(),
@@ -180,9 +194,14 @@ fn sort_out(
                     continue;
                 }
                 file.number = header.number;
+                let headed = Headed {
+                    header,
+                    file,
+                    source: Source::Page,
+                };
                 match header.state {
-                    SegmentState::Active => files.active.push(Headed { header, file }),
-                    SegmentState::Free => files.free.push(Headed { header, file }),
+                    SegmentState::Active => files.active.push(headed),
+                    SegmentState::Free => files.free.push(headed),
                 }
             }
             Err(NoHeader::Unused) if begins_with_record(&file) => files.headless.push(file),

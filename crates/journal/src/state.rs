@@ -8,12 +8,15 @@ use crate::{
     supply::SegmentFile,
     writer::Tally,
 };
-use format::journal::PAGE;
+use format::journal::{Before, PAGE};
 use std::collections::{BTreeMap, VecDeque};
 use types::{Epoch, Generation, JournalSeq, VolumeId};
 
 /// Volumes, and the newest generation of each that needs a segment.
 pub(crate) type Pins = BTreeMap<VolumeId, Generation>;
+
+/// The last submit of each volume that is not in packs as far as is known, and the newest generation up to it.
+pub(crate) type Latest = BTreeMap<VolumeId, (JournalSeq, Generation)>;
 
 /// A segment that is needed, or that records were given places in.
 pub(crate) struct Segment {
@@ -27,6 +30,7 @@ pub(crate) struct Segment {
 pub(crate) struct Queued {
     pub(crate) volume: VolumeId,
     pub(crate) epoch: Epoch,
+    pub(crate) before: Before,
     pub(crate) records: Vec<Planned>,
     pub(crate) batches: Vec<Batch>,
 }
@@ -47,6 +51,7 @@ pub(crate) struct State {
     pub(crate) failed: bool,
     pub(crate) epochs: BTreeMap<VolumeId, Epoch>,
     pub(crate) destaged: Pins,
+    pub(crate) latest: Latest,
     pub(crate) stats: Stats,
     pub(crate) segment_pages: u64,
     pub(crate) segments_max: u64,
@@ -71,6 +76,7 @@ impl State {
             failed: false,
             epochs: log.epochs,
             destaged: Pins::new(),
+            latest: log.latest,
             stats: Stats {
                 capacity: config.segments_max() * config.segment_len(),
                 ..Stats::default()
@@ -101,14 +107,29 @@ impl State {
         self.cursor = cursor;
         self.epochs.insert(volume, epoch);
         self.pin(volume, &records, &batches);
+        let before = self.follow(volume, JournalSeq(cursor.seq.0 - 1), &batches);
         self.queue.push(Queued {
             volume,
             epoch,
+            before,
             records,
             batches,
         });
         self.stats.submits += 1;
         Ok(JournalSeq(cursor.seq.0 - 1))
+    }
+
+    /// What the submit that ends with `seq` comes after; the next one comes after it.
+    fn follow(&mut self, volume: VolumeId, seq: JournalSeq, batches: &[Batch]) -> Before {
+        let before = self.latest.get(&volume).copied();
+        let newest = batches.iter().map(|batch| batch.generation).max();
+        let newest = newest.max(before.map(|(_, generation)| generation));
+        if let Some(newest) = newest.filter(|newest| self.destaged.get(&volume) < Some(newest)) {
+            self.latest.insert(volume, (seq, newest));
+        }
+        before.map_or(Before::Packs, |(seq, generation)| {
+            Before::Submit(seq, generation)
+        })
     }
 
     /// Every segment that a submit touches is needed until all of the submit is destaged: else
@@ -154,6 +175,13 @@ impl State {
     pub(crate) fn destaged(&mut self, volume: VolumeId, generation: Generation) {
         let known = self.destaged.entry(volume).or_default();
         *known = generation.max(*known);
+        if self
+            .latest
+            .get(&volume)
+            .is_some_and(|(_, newest)| *newest <= generation)
+        {
+            self.latest.remove(&volume);
+        }
         for segment in &mut self.segments {
             if segment
                 .pins

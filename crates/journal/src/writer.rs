@@ -5,7 +5,10 @@
 //!    there, all records before its first one are.
 //! 2. A header goes in one write with the first records behind it, into a file that says durably that it is
 //!    unused or free. Torn, it leaves that, or a header with records that nobody has been told of.
-//! 3. A commit is written only after the one before was synced. So only the last commit can be torn, and
+//! 3. The header is written once more, as it was, with the second commit of its segment: a disk that lost the first
+//!    write of a segment would else hide all that is behind it, as the file says that it is free. So a segment that
+//!    holds more than the last commit cannot be overlooked because of one write.
+//! 4. A commit is written only after the one before was synced. So only the last commit can be torn, and
 //!    a record says which ones before it cannot.
 
 use crate::{error::Error, state::Queued, supply::SegmentFile};
@@ -22,6 +25,8 @@ struct Current {
     segment: SegmentFile,
     number: u64,
     salt: u64,
+    /// To be written again.
+    header: Option<AlignedBuf>,
 }
 
 pub(crate) struct Writer {
@@ -82,6 +87,7 @@ impl Writer {
         begin: Begin,
         begun: &mut dyn FnMut(u64, &SegmentFile),
     ) -> Result<(), Error> {
+        self.write_header_again()?;
         for submit in queue {
             let mut blocks = submit.batches.iter().flat_map(|batch| &batch.blocks);
             for planned in &submit.records {
@@ -103,6 +109,7 @@ impl Writer {
                     durable: begin.durable,
                     volume: submit.volume,
                     epoch: submit.epoch,
+                    before: submit.before,
                     first: planned.first,
                     last: planned.last,
                 };
@@ -138,13 +145,33 @@ impl Writer {
             state: SegmentState::Active,
         };
         header.encode(&mut self.buffer[..PAGE]);
+        let mut again = AlignedBuf::zeroed(PAGE);
+        again.copy_from_slice(&self.buffer[..PAGE]);
         (self.filled, self.offset) = (PAGE, 0);
         self.number = number;
         self.current = Some(Current {
             segment,
             number,
             salt,
+            header: Some(again),
         });
+    }
+
+    /// Rule 3, if something but this was written to the segment before.
+    fn write_header_again(&mut self) -> Result<(), Error> {
+        let offset = self.offset;
+        let Some(current) = self.current.as_mut().filter(|_| offset > 0) else {
+            return Ok(());
+        };
+        let Some(header) = current.header.take() else {
+            return Ok(());
+        };
+        let SegmentFile { file, path, .. } = &current.segment;
+        file.write_at(0, &header)
+            .map_err(|e| Error::io("append", path, e).into_failed())?;
+        self.tally.bytes += PAGE as u64;
+        self.unsynced = true;
+        Ok(())
     }
 
     fn write(&mut self) -> Result<(), Error> {

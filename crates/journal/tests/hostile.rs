@@ -6,7 +6,7 @@ mod common;
 
 use common::{DIR, batch, config, open};
 use env::OpenOptions;
-use format::journal::{After, Extent, PAGE, RecordHeader, SegmentHeader, seal};
+use format::journal::{After, Before, Extent, PAGE, RecordHeader, SegmentHeader, seal};
 use journal::{Error, ErrorKind, Replayed};
 use proptest::prelude::*;
 use sim::SimEnv;
@@ -135,6 +135,7 @@ fn records_of_another_use_of_a_segment_are_not_taken() {
             durable: JournalSeq(0),
             volume: VolumeId(1),
             epoch: Epoch(1),
+            before: Before::Unknown,
             first: true,
             last: true,
         };
@@ -181,6 +182,7 @@ fn generations_that_make_no_sense_are_refused() {
             durable: JournalSeq(0),
             volume: VolumeId(1),
             epoch: Epoch(epoch),
+            before: Before::Unknown,
             first: true,
             last: true,
         };

@@ -36,6 +36,7 @@ mod diff;
 mod error;
 mod fill;
 mod flush;
+mod follow;
 mod foreign;
 mod gate;
 mod group;

@@ -2,6 +2,7 @@
 
 use crate::{
     error::Error,
+    follow::Followed,
     layer::Layer,
     store::Shared,
     volume::{Volume, Wanted},
@@ -18,29 +19,36 @@ use write_buffer::{Survivor, What, WriteBuffer};
 /// Generations that were flushed but not destaged, as they are read from the journal.
 pub(crate) struct Recovered {
     volumes: BTreeMap<VolumeId, (VolumeRecord, BTreeMap<Generation, Layer>)>,
+    followed: Followed,
     stale: Vec<(VolumeId, Generation)>,
     survived: BTreeSet<Epoch>,
 }
 
 impl Recovered {
     pub(crate) fn new(records: Vec<VolumeRecord>) -> Self {
+        let followed = Followed::new(&records, None);
         let volumes = records
             .into_iter()
             .map(|r| (r.id, (r, BTreeMap::new())))
             .collect();
         Recovered {
             volumes,
+            followed,
             stale: Vec::new(),
             survived: BTreeSet::new(),
         }
     }
 
-    /// One submit: what is in packs already, or belongs to no volume any more, is left out.
+    /// One submit: what is in packs already, or belongs to no volume any more, is left out; so is what follows on
+    /// something that is missing.
     pub(crate) fn replay(&mut self, replayed: Replayed) {
         let Some((record, layers)) = self.volumes.get_mut(&replayed.volume) else {
             self.stale.push((replayed.volume, Generation(u64::MAX)));
             return;
         };
+        if !self.followed.takes(&replayed) {
+            return;
+        }
         for batch in replayed.batches {
             if batch.generation <= record.destaged {
                 continue;
@@ -86,21 +94,21 @@ impl Recovered {
         self.survived.iter().copied()
     }
 
-    /// What was flushed and is not there any more, as far as that can be told: in a volume's history a generation
-    /// follows the one that was destaged last, and each other, and a snapshot that has no root yet is of one of them.
+    /// What was flushed and is not there any more, as far as that can be told: a submit says which one it follows; in a
+    /// volume's history a generation follows the one that was destaged last, and each other, and a snapshot that has no
+    /// root yet is of one of them.
     pub(crate) fn gaps(&self, catalog: &dyn Catalog) -> Result<Vec<Gap>, Error> {
         let mut gaps = Vec::new();
         for (id, (record, layers)) in &self.volumes {
             let last = last_in_order(record.destaged, layers);
+            let newest = layers.keys().next_back().copied();
+            let out_of_order = newest.filter(|newest| *newest > last);
+            let left_out = self.followed.left_out(*id);
             let mut gap = Gap {
                 volume: *id,
                 owner: owner_of(record),
                 last,
-                found: layers
-                    .keys()
-                    .next_back()
-                    .copied()
-                    .filter(|newest| *newest > last),
+                found: out_of_order.max(left_out),
                 snapshots: catalog.snapshots(*id)?,
             };
             gap.snapshots
@@ -166,7 +174,7 @@ pub(crate) struct Gap {
     pub(crate) owner: String,
     /// The last generation that is there with all before it.
     pub(crate) last: Generation,
-    /// The newest generation that is there.
+    /// The newest generation that is there, of what is left out.
     pub(crate) found: Option<Generation>,
     /// Those that need a generation that is not there.
     pub(crate) snapshots: Vec<catalog::SnapshotRecord>,

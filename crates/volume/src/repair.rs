@@ -10,12 +10,14 @@
 use crate::{
     config::Config,
     error::Error,
+    follow::Followed,
     open::{io, journal_config, lock_store, read_manifest},
     rebuild,
     recover::{Gap, owner_of},
     store::{Shared, Store},
     volume::State,
 };
+use catalog::VolumeRecord;
 use env::Env;
 use journal::{Journal, Replayed, Salvaged};
 use std::{
@@ -31,8 +33,10 @@ pub struct JournalDamage {
     pub damage: String,
     /// Flushes that are kept.
     pub kept: u64,
-    /// Volumes with flushes that can be read, but not kept. There may have been others.
+    /// Volumes that are known to have lost flushes.
     pub cut: Vec<String>,
+    /// Volumes whose last flushes may have been where nothing can be read. All others have lost nothing.
+    pub unsure: Vec<String>,
     /// Where the damaged journal is after the repair.
     pub aside: PathBuf,
 }
@@ -67,10 +71,11 @@ impl Store {
                 .map_err(io("cannot look for the journal"))
         };
         if !exists(&paths.journal)? {
+            let records = rebuild::open_catalog(env, dir, manifest.id)?.volumes()?;
             if !dry_run {
                 paths.put_in_place(env, exists(&paths.new)?)?;
             }
-            return Ok(Some(paths.missing()));
+            return Ok(Some(paths.missing(&records)));
         }
         let salvage = |replay: &mut dyn FnMut(Replayed) -> Result<(), journal::Error>| {
             journal::salvage(env, &paths.journal, manifest.id, replay)
@@ -78,19 +83,32 @@ impl Store {
         let Some(damaged) = salvage(&mut |_| Ok(()))? else {
             return Ok(None);
         };
+        let catalog = rebuild::open_catalog(env, dir, manifest.id)?;
+        let records = catalog.volumes()?;
+        let missing_from = damaged.missing.map(|(from, _)| from);
+        let mut followed = Followed::new(&records, missing_from);
+        let mut kept = 0;
+        let mut new = match dry_run {
+            false => Some(paths.begin(env, manifest.id, config, &damaged)?),
+            true => None,
+        };
+        salvage(&mut |replayed| {
+            if !followed.takes(&replayed) {
+                return Ok(());
+            }
+            kept += 1;
+            new.as_mut().map_or(Ok(()), |new| keep(new, replayed))
+        })?;
+        drop(new);
         if !dry_run {
-            let mut new = paths.begin(env, manifest.id, config, &damaged)?;
-            salvage(&mut |replayed| keep(&mut new, replayed))?;
-            drop(new);
             paths.exchange(env)?;
         }
-        let catalog = rebuild::open_catalog(env, dir, manifest.id)?;
-        let cut = catalog.volumes()?.into_iter();
-        let cut = cut.filter(|record| damaged.cut.contains(&record.id));
+        let (cut, unsure) = who_lost(&records, &damaged, &followed);
         Ok(Some(JournalDamage {
             damage: damaged.damage.to_string(),
-            kept: damaged.kept,
-            cut: cut.map(|record| owner_of(&record)).collect(),
+            kept,
+            cut,
+            unsure,
             aside: paths.aside,
         }))
     }
@@ -153,6 +171,28 @@ impl Shared {
         self.journal.destaged(gap.volume, newest);
         Ok(())
     }
+}
+
+/// Volumes that have lost flushes, and those that may have.
+fn who_lost(
+    records: &[VolumeRecord],
+    damaged: &Salvaged,
+    followed: &Followed,
+) -> (Vec<String>, Vec<String>) {
+    let (mut cut, mut unsure) = (Vec::new(), Vec::new());
+    let end = damaged.missing.map(|(_, end)| end);
+    for record in records {
+        // What follows on all that was before it proves that nothing of that is missing.
+        let proven = end.is_none() || followed.last(record.id) >= end;
+        let torn = damaged.torn.get(&record.id);
+        let torn = torn.is_some_and(|newest| !followed.in_packs(record.id, *newest));
+        if followed.left_out(record.id).is_some() || (torn && !proven) {
+            cut.push(owner_of(record));
+        } else if !proven && record.epoch >= damaged.since {
+            unsure.push(owner_of(record));
+        }
+    }
+    (cut, unsure)
 }
 
 /// Waits for each, so that memory holds one.
@@ -226,11 +266,12 @@ impl Paths {
         env.files.sync_dir(&self.store).map_err(io(failed))
     }
 
-    fn missing(&self) -> JournalDamage {
+    fn missing(&self, records: &[VolumeRecord]) -> JournalDamage {
         JournalDamage {
             damage: format!("{} is missing", self.journal.display()),
             kept: 0,
             cut: Vec::new(),
+            unsure: records.iter().map(owner_of).collect(),
             aside: self.journal.clone(),
         }
     }

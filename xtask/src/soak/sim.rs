@@ -21,10 +21,11 @@ const CRASHES: [&str; 5] = [
     "script::every_read_fails_once",
 ];
 /// Tests of histories by seed.
-const HISTORIES: [&str; 3] = [
+const HISTORIES: [&str; 4] = [
     "random::histories_survive_restarts_kills_and_power_cuts",
     "faults::disks_that_fail_lose_nothing_that_was_acknowledged",
     "faults::disks_that_lie_are_found_out",
+    "lies::disks_that_lie_about_the_journal_are_found_out",
 ];
 /// Seeds that one process takes.
 const AT_ONCE: u64 = 50;

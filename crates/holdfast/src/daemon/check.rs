@@ -239,7 +239,7 @@ fn note_journal(report: &mut CheckReport, damage: &volume::JournalDamage, dry_ru
         what: RepairKind::Journal,
         subject: damage.damage.clone(),
         action: format!(
-            "keep the {} flushes before it, put the damaged journal aside as {}",
+            "keep {} flushes, of each volume all before the first that is missing; put the damaged journal aside as {}",
             damage.kept,
             damage.aside.display()
         ),
@@ -250,20 +250,13 @@ fn note_journal(report: &mut CheckReport, damage: &volume::JournalDamage, dry_ru
         },
         error: None,
     });
-    let lost = "flushes after the damaged place in the journal are lost";
-    let older = |owner: &str| Older {
-        owner: owner.to_owned(),
-        reason: lost.to_owned(),
-    };
-    report
-        .older
-        .extend(damage.cut.iter().map(|owner| older(owner)));
-    if damage.cut.is_empty() {
-        report.older.push(Older {
-            owner: String::new(),
-            reason: "what was flushed last may be lost, where the journal cannot be read"
-                .to_owned(),
-        });
+    let lost = "flushes that were in the damaged part of the journal are lost";
+    let unsure = "its last flushes may have been in the damaged part of the journal";
+    for (owners, reason) in [(&damage.cut, lost), (&damage.unsure, unsure)] {
+        report.older.extend(owners.iter().map(|owner| Older {
+            owner: owner.clone(),
+            reason: reason.to_owned(),
+        }));
     }
 }
 

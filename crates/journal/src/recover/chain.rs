@@ -1,14 +1,16 @@
 //! Follows the records of the needed segments, and puts submits together.
 
 use super::{Headed, NUMBER_LIMIT};
-use crate::{Batch, Replayed, error::Error, state::Pins, supply::SegmentFile};
-use env::AlignedBuf;
-use format::journal::{Extent, PAGE, Record, RecordHeader, Unverified};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+use crate::{
+    Batch, Replayed,
+    error::Error,
+    state::{Latest, Pins},
+    supply::SegmentFile,
 };
-use types::{BlockIndex, Epoch, JournalSeq, SharedBlock, VolumeId};
+use env::AlignedBuf;
+use format::journal::{Before, Extent, PAGE, Record, RecordHeader, Unverified};
+use std::{collections::BTreeMap, sync::Arc};
+use types::{BlockIndex, Epoch, Generation, JournalSeq, SharedBlock, VolumeId};
 
 /// Bytes that are read at a time; more than the longest record.
 const WINDOW_LEN: u64 = 2 << 20;
@@ -18,10 +20,10 @@ type Replay<'a> = &'a mut dyn FnMut(Replayed) -> Result<(), Error>;
 
 /// The records read so far.
 pub(super) struct Chain<'a> {
-    window: Window,
-    submits: Submits<'a>,
+    pub(super) window: Window,
+    pub(super) submits: Submits<'a>,
     /// The seq that the next record must have.
-    next: JournalSeq,
+    pub(super) next: JournalSeq,
 }
 
 impl<'a> Chain<'a> {
@@ -34,8 +36,10 @@ impl<'a> Chain<'a> {
                 end: next,
                 open: None,
                 begun: false,
+                torn: Pins::new(),
                 pins: Vec::new(),
                 epochs: BTreeMap::new(),
+                latest: Latest::new(),
             },
             next,
         }
@@ -46,9 +50,14 @@ impl<'a> Chain<'a> {
         self.submits.end
     }
 
-    /// For each segment that was read who needs it, and the newest epochs.
-    pub(super) fn into_parts(self) -> (Vec<Pins>, BTreeMap<VolumeId, Epoch>) {
-        (self.submits.pins, self.submits.epochs)
+    /// For each segment that was read who needs it, the newest epochs, the last submits.
+    pub(super) fn into_parts(self) -> (Vec<Pins>, BTreeMap<VolumeId, Epoch>, Latest) {
+        (self.submits.pins, self.submits.epochs, self.submits.latest)
+    }
+
+    /// Whose submits are not whole, but for those that a crash may leave so.
+    pub(super) fn into_torn(self) -> Pins {
+        self.submits.torn
     }
 
     /// Follows the records through `segments`, which have consecutive numbers.
@@ -118,7 +127,7 @@ impl<'a> Chain<'a> {
     ) -> Result<(), Error> {
         let end = self.submits.end;
         let mut lost = false;
-        self.window.each_record(file, &mut |header| {
+        self.window.each_record(file, &mut |_, header| {
             lost |= if zeroes {
                 header.durable >= end
             } else {
@@ -131,56 +140,62 @@ impl<'a> Chain<'a> {
         }
         Ok(())
     }
-
-    /// The volumes of which a file has records that follow the end of the log.
-    pub(super) fn volumes_beyond(
-        &mut self,
-        file: &SegmentFile,
-        volumes: &mut BTreeSet<VolumeId>,
-    ) -> Result<(), Error> {
-        let end = self.submits.end;
-        self.window.each_record(file, &mut |header| {
-            if header.seq >= end {
-                volumes.insert(header.volume);
-            }
-        })
-    }
 }
 
 /// Submits as their records come in.
-struct Submits<'a> {
+pub(super) struct Submits<'a> {
     replay: Replay<'a>,
-    end: JournalSeq,
+    pub(super) end: JournalSeq,
     open: Option<Open>,
     /// A first record was seen. Those before it are the rest of a submit that began in a segment that
     /// was freed: all of it was destaged.
     begun: bool,
-    pins: Vec<Pins>,
+    /// Whose submits a hole has torn, and their newest generations.
+    pub(super) torn: Pins,
+    pub(super) pins: Vec<Pins>,
     epochs: BTreeMap<VolumeId, Epoch>,
+    latest: Latest,
 }
 
 /// A submit whose last record has not come yet.
 struct Open {
     volume: VolumeId,
     epoch: Epoch,
+    before: Before,
     batches: Vec<Batch>,
     /// Its first segment.
     segment: usize,
 }
 
 impl Submits<'_> {
+    pub(super) fn newest_epoch(&self) -> Epoch {
+        self.epochs.values().copied().max().unwrap_or_default()
+    }
+
+    /// Records are missing here: what is begun has no end, and what comes next may have no beginning.
+    pub(super) fn tear(&mut self) {
+        if let Some(open) = self.open.take() {
+            let newest = open.batches.iter().map(|batch| batch.generation).max();
+            tear(&mut self.torn, open.volume, newest);
+        }
+        self.begun = false;
+    }
+
     /// The outer error says how the record does not fit; the inner one is of the replay.
-    fn take(&mut self, record: &Record<'_>) -> Result<Result<(), Error>, &'static str> {
+    pub(super) fn take(&mut self, record: &Record<'_>) -> Result<Result<(), Error>, &'static str> {
         let header = &record.header;
         let mut open = match (self.open.take(), header.first) {
             (None, true) => Open {
                 volume: header.volume,
                 epoch: header.epoch,
+                before: header.before,
                 batches: Vec::new(),
                 segment: self.pins.len() - 1,
             },
             (Some(open), false) => open,
             (None, false) if !self.begun => {
+                let newest = record.extents.iter().map(|extent| extent.generation).max();
+                tear(&mut self.torn, header.volume, newest);
                 if header.last {
                     self.end = header.seq.next();
                 }
@@ -207,6 +222,7 @@ impl Submits<'_> {
         let Open {
             volume,
             epoch,
+            before,
             batches,
             segment,
         } = open;
@@ -217,15 +233,25 @@ impl Submits<'_> {
                 *pin = newest.max(*pin);
             }
         }
+        let earlier = self.latest.get(&volume).map(|(_, newest)| *newest);
+        if let Some(newest) = newest.max(earlier) {
+            self.latest.insert(volume, (seq, newest));
+        }
         let known = self.epochs.entry(volume).or_default();
         *known = epoch.max(*known);
         (self.replay)(Replayed {
             volume,
             epoch,
             seq,
+            before,
             batches,
         })
     }
+}
+
+fn tear(torn: &mut Pins, volume: VolumeId, newest: Option<Generation>) {
+    let known = torn.entry(volume).or_default();
+    *known = newest.unwrap_or_default().max(*known);
 }
 
 /// Adds what a record carries. A new batch begins with a new generation; `false` if it is not a later one, or
@@ -318,36 +344,39 @@ impl Window {
         segment: &Headed,
         offset: u64,
     ) -> Result<Option<Record<'_>>, Error> {
+        let found = self.claim(segment, offset)?;
+        self.verify(&segment.file, offset, segment.header.len, found)
+    }
+
+    /// What the page at `offset` of `segment` says of the record that begins there, right or wrong.
+    pub(super) fn claim(
+        &mut self,
+        segment: &Headed,
+        offset: u64,
+    ) -> Result<Option<Unverified>, Error> {
         let header = &segment.header;
         let page = self.get(&segment.file, offset, PAGE, header.len)?;
-        let found = page.and_then(|page| Unverified::look(page, header.salt, header.number));
-        self.verify(&segment.file, offset, header.len, found)
+        Ok(page.and_then(|page| Unverified::look(page, header.salt, header.number)))
     }
 
-    /// The record at `offset`, of whatever segment.
-    pub(super) fn any_record(
-        &mut self,
-        file: &SegmentFile,
-        offset: u64,
-    ) -> Result<Option<Record<'_>>, Error> {
-        let end = file.len / PAGE as u64 * PAGE as u64;
-        let page = self.get(file, offset, PAGE, end)?;
-        let found = page.and_then(Unverified::look_for_any);
-        self.verify(file, offset, end, found)
-    }
-
-    /// Every good record of a file, of whatever use of it.
+    /// Every good record of a file, of whatever use of it; and where it is. What a record carries is none: guests wrote
+    /// that.
     pub(super) fn each_record(
         &mut self,
         file: &SegmentFile,
-        f: &mut dyn FnMut(&RecordHeader),
+        f: &mut dyn FnMut(u64, &RecordHeader),
     ) -> Result<(), Error> {
+        let end = file.len / PAGE as u64 * PAGE as u64;
         let mut at = PAGE as u64;
-        while at < file.len {
-            if let Some(record) = self.any_record(file, at)? {
-                f(&record.header);
-            }
-            at += PAGE as u64;
+        while at < end {
+            let page = self.get(file, at, PAGE, end)?;
+            let found = page.and_then(Unverified::look_for_any);
+            let record = self.verify(file, at, end, found)?;
+            let blocks = record.map_or(0, |record| {
+                f(at, &record.header);
+                record.blocks.len()
+            });
+            at += (PAGE * (1 + blocks)) as u64;
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
-//! What can be kept of a journal that recovery refuses.
+//! What can be read of a journal that recovery refuses.
 //!
-//! The log is followed to the first thing that is wrong, and everything before that is kept: a prefix of its order, as
-//! after a crash at that moment. What comes later may be readable, but it is not known what is missing before it,
-//! so it is not kept; whose it is, is told. A header that is lost is made again from the first record behind it, and of
-//! two copies of a segment the one with more records is taken, so neither of these loses anything.
+//! The log is followed around everything that is wrong with it: see [`around`](super::around). What is found is given to
+//! the caller in order; whether anything is missing before a submit, its [`Replayed::before`] says, for each volume by
+//! itself. A header that is lost is made again from the records behind it, and of two copies of a segment the one with
+//! more records is taken, so neither of these loses anything.
 
 use super::{
-    Files, Headed, Replayed,
+    Files, Headed, Replayed, Source,
+    around::Holes,
     chain::{Chain, Window},
     check_len, check_numbers, sort_out, tail_of,
 };
@@ -17,25 +18,28 @@ use crate::{
 use env::Env;
 use format::journal::{PAGE, SegmentHeader, SegmentState};
 use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
 };
-use types::{JournalSeq, StoreId, VolumeId};
+use types::{Epoch, Generation, JournalSeq, StoreId, VolumeId};
 
 /// A damaged journal.
 #[derive(Clone, Debug)]
 pub struct Salvaged {
     /// The first thing that is wrong with it.
     pub damage: Error,
-    /// Submits that were kept.
-    pub kept: u64,
-    /// Volumes with later records that can be read, but not kept. There may have been others in what cannot be read.
-    pub cut: BTreeSet<VolumeId>,
+    /// The seq of the first record that is missing, and that of the first one after all that are missing.
+    pub missing: Option<(JournalSeq, JournalSeq)>,
+    /// What is missing was written under this epoch or a later one.
+    pub since: Epoch,
+    /// Volumes that something missing is said to be of, and its newest generation.
+    pub torn: BTreeMap<VolumeId, Generation>,
     /// Bytes of all segments.
     pub bytes: u64,
 }
 
-/// Gives every submit of the journal in `dir` that can be kept to `replay`, in order; `None` if nothing is wrong with it.
+/// Gives every complete submit of the journal in `dir` that can be read to `replay`, in order; `None` if nothing is wrong
+/// with it.
 ///
 /// # Behavior
 /// Nothing is written, removed or synced.
@@ -60,52 +64,54 @@ pub fn salvage(
     let mut wrong = Wrong(None);
     let mut files = sort_out(&mut supply, &mut |damage| wrong.note(Err(damage)))?;
     let len_max = files.all().map(|file| file.len).max().unwrap_or(0);
-    let made_again = make_headers(&mut files, len_max);
-    let (mut needed, tail) = in_order(&mut files, len_max, &mut wrong)?;
-    for path in needed.iter().map(|headed| &headed.file.path) {
-        if made_again.contains(path) {
-            let what = "recovery: the header of a segment that is needed is damaged";
-            wrong.note(Err(Error::corrupt(what, path, 0)))?;
-        }
-    }
-    let sound = sound_prefix(&mut needed, tail, &mut wrong)?;
+    let mut placed = make_headers(&mut files, len_max) && files.foreign.is_empty();
+    let (mut needed, tail) = in_order(&mut files, len_max, &mut placed, &mut wrong)?;
+    placed &= check(&mut needed, tail, &mut wrong)?;
 
-    let mut kept = 0;
     let mut refused = None;
-    let mut counted = |replayed| {
-        kept += 1;
-        replay(replayed).inspect_err(|e| refused = Some(e.clone()))
-    };
+    let mut passed_on = |replayed| replay(replayed).inspect_err(|e| refused = Some(e.clone()));
     let after_free = files.free.iter().map(|h| h.header.first_seq).max();
     let begin = needed.iter().map(|h| h.header.first_seq).min();
     let first = begin.or(after_free).unwrap_or(JournalSeq(1));
-    let mut chain = Chain::new(first, len_max, &mut counted);
-    let read = chain.read(&needed[..sound]);
-    let end = chain.end();
-    for (file, zeroes) in files.without_header() {
-        wrong.note(chain.check_unreadable(file, zeroes))?;
+    let mut chain = Chain::new(first, len_max, &mut passed_on);
+    let mut holes = Holes::default();
+    if let Some(headed) = needed.first().filter(|h| h.header.number != tail) {
+        let what = "recovery: a segment before this one is missing";
+        let damage = Error::corrupt(what, &headed.file.path, 0);
+        chain.hole(first, damage, &mut holes);
     }
-    let mut cut = BTreeSet::new();
-    let rest = files.without_header().map(|(file, _)| file);
-    for file in needed.iter().map(|headed| &headed.file).chain(rest) {
-        // What cannot be read tells nothing more.
-        let _ = chain.volumes_beyond(file, &mut cut);
+    let read = chain.read_around(&needed, &mut holes);
+    check_free(&files, &mut chain, &mut holes);
+    wrong.note(read)?;
+    wrong.note(holes.damage.clone().map_or(Ok(()), Err))?;
+    if let Some(damage) = wrong.0.clone().filter(|_| !placed) {
+        // What cannot be placed may have been the newest segment.
+        chain.hole(chain.next, damage, &mut holes);
     }
-    drop(chain);
+    let mut torn = chain.into_torn();
     if let Some(refused) = refused {
         return Err(refused);
     }
-    wrong.note(read)?;
-    if let Some(lost) = files.free.iter().find(|h| h.header.first_seq > end) {
-        let what = "recovery: records that were durable when this segment was freed are lost";
-        wrong.note(Err(Error::corrupt(what, &lost.file.path, 0)))?;
-    }
+    // Of what generations they are, is not known.
+    let claimed = holes.claimed.into_iter();
+    torn.extend(claimed.map(|volume| (volume, Generation(u64::MAX))));
     Ok(wrong.0.map(|damage| Salvaged {
         damage,
-        kept,
-        cut,
+        missing: holes.range,
+        since: holes.since,
+        torn,
         bytes: supply.bytes,
     }))
+}
+
+/// What was durable when a segment was freed was there.
+fn check_free(files: &Files, chain: &mut Chain<'_>, holes: &mut Holes) {
+    let newest = files.free.iter().max_by_key(|h| h.header.first_seq);
+    if let Some(freed) = newest.filter(|h| h.header.first_seq > chain.end()) {
+        let what = "recovery: records that were durable when this segment was freed are lost";
+        let damage = Error::corrupt(what, &freed.file.path, 0);
+        chain.hole(freed.header.first_seq, damage, holes);
+    }
 }
 
 /// The first thing found wrong.
@@ -127,61 +133,72 @@ impl Wrong {
 impl Files {
     fn all(&self) -> impl Iterator<Item = &SegmentFile> {
         let active = self.active.iter().map(|headed| &headed.file);
-        active.chain(self.without_header().map(|(file, _)| file))
-    }
-
-    /// And whether zeroes are in its place.
-    fn without_header(&self) -> impl Iterator<Item = (&SegmentFile, bool)> {
-        let unreadable = self.unreadable.iter().map(|file| (file, false));
-        unreadable.chain(self.headless.iter().map(|file| (file, true)))
+        active.chain(&self.unreadable).chain(&self.headless)
     }
 }
 
-/// Makes headers again from the first record of segments that have lost theirs. Answers which cannot have lost it in
-/// a crash: their first commit was durable, or their header is there but wrong.
-fn make_headers(files: &mut Files, len_max: u64) -> BTreeSet<PathBuf> {
+/// Makes headers again from the records of segments that have lost theirs, unless a crash would leave them so: that
+/// leaves no header that is wrong, and where there are zeroes nothing after the first commit. False if there is a segment
+/// without a header for which none can be made.
+fn make_headers(files: &mut Files, len_max: u64) -> bool {
+    let mut all = true;
     let mut window = Window::new(len_max);
-    let mut damaged = BTreeSet::new();
+    let known: BTreeSet<u64> = files.active.iter().map(|h| h.header.number).collect();
     let unreadable = std::mem::take(&mut files.unreadable).into_iter();
     let headless = std::mem::take(&mut files.headless).into_iter();
     let lost = unreadable.map(|file| (file, false));
     for (file, zeroes) in lost.chain(headless.map(|file| (file, true))) {
-        let first = window.any_record(&file, PAGE as u64).ok().flatten();
-        let Some(first) = first.map(|record| record.header) else {
-            let list = if zeroes {
-                &mut files.headless
-            } else {
-                &mut files.unreadable
-            };
-            list.push(file);
+        let Some((header, at, proven)) = header_of(&mut window, &file) else {
+            all &= zeroes;
             continue;
         };
-        let mut durable = !zeroes;
-        // An error ends the looking: the log is followed later, and meets it again.
-        let _ = window.each_record(&file, &mut |header| {
-            durable |= header.number == first.number && header.durable >= first.seq;
-        });
-        if durable {
-            damaged.insert(file.path.clone());
+        if known.contains(&header.number) || (zeroes && !proven) {
+            continue;
         }
-        let header = SegmentHeader {
-            store: StoreId([0; 16]),
-            number: first.number,
-            salt: first.salt,
-            first_seq: first.seq,
-            tail: 0,
-            len: file.len / PAGE as u64 * PAGE as u64,
-            state: SegmentState::Active,
-        };
-        files.active.push(Headed { header, file });
+        files.active.push(Headed {
+            header,
+            file,
+            source: match at == PAGE as u64 {
+                true => Source::FirstRecord,
+                false => Source::LaterRecord,
+            },
+        });
     }
-    damaged
+    all
 }
 
-/// The segments that are needed, each once, and the number of the first.
+/// A header from the records of the newest use of a file, where the first of them is, and whether a later one says that
+/// it was durable.
+fn header_of(window: &mut Window, file: &SegmentFile) -> Option<(SegmentHeader, u64, bool)> {
+    let mut made: Option<(SegmentHeader, u64, bool)> = None;
+    // An error ends the looking: the log is followed later, and meets it again.
+    let _ = window.each_record(file, &mut |at, record| match &mut made {
+        Some((header, _, proven)) if header.number == record.number => {
+            *proven |= record.durable >= header.first_seq;
+        }
+        Some((header, ..)) if header.number > record.number => {}
+        _ => {
+            let header = SegmentHeader {
+                store: StoreId([0; 16]),
+                number: record.number,
+                salt: record.salt,
+                first_seq: record.seq,
+                tail: 0,
+                len: file.len / PAGE as u64 * PAGE as u64,
+                state: SegmentState::Active,
+            };
+            made = Some((header, at, false));
+        }
+    });
+    made
+}
+
+/// The segments that are needed, each once, and the number of the first. There being two of one number is not `placed`:
+/// one of them took the place of another.
 fn in_order(
     files: &mut Files,
     len_max: u64,
+    placed: &mut bool,
     wrong: &mut Wrong,
 ) -> Result<(Vec<Headed>, u64), Error> {
     files.active.sort_by_key(|headed| headed.header.number);
@@ -194,6 +211,7 @@ fn in_order(
             Some(last) if last.header.number == headed.header.number => {
                 let what = "recovery: another segment has the same number";
                 wrong.note(Err(Error::corrupt(what, &headed.file.path, 0)))?;
+                *placed = false;
                 if records(&mut window, &headed) > records(&mut window, last) {
                     *last = headed;
                 }
@@ -214,18 +232,21 @@ fn records(window: &mut Window, segment: &Headed) -> u64 {
     count
 }
 
-/// How many segments from the tail on are there, one after the other. Of one that is cut short, what is there counts.
-fn sound_prefix(needed: &mut [Headed], tail: u64, wrong: &mut Wrong) -> Result<usize, Error> {
-    for (count, number) in (0..needed.len()).zip(tail..) {
-        let there = check_numbers(&needed[count..=count], number);
-        if there.is_err() {
-            wrong.note(there)?;
-            return Ok(count);
+/// Notes what is wrong with segments as such. Of one that is cut short, what is there counts; false if that is the last
+/// one: what it had may have been more.
+fn check(needed: &mut [Headed], tail: u64, wrong: &mut Wrong) -> Result<bool, Error> {
+    wrong.note(check_numbers(needed, tail))?;
+    let mut whole = true;
+    for headed in needed {
+        if headed.source != Source::Page {
+            let what = "recovery: the header of a segment that is needed is damaged";
+            wrong.note(Err(Error::corrupt(what, &headed.file.path, 0)))?;
         }
-        let segment = &mut needed[count];
-        wrong.note(check_len(segment))?;
-        let whole_pages = segment.file.len / PAGE as u64 * PAGE as u64;
-        segment.header.len = segment.header.len.min(whole_pages);
+        let len = check_len(headed);
+        whole = len.is_ok();
+        wrong.note(len)?;
+        let whole_pages = headed.file.len / PAGE as u64 * PAGE as u64;
+        headed.header.len = headed.header.len.min(whole_pages);
     }
-    Ok(needed.len())
+    Ok(whole)
 }

@@ -16,6 +16,7 @@ mod blocks;
 mod faults;
 mod images;
 mod importing;
+mod lies;
 mod machine;
 mod model;
 mod modes;

@@ -44,6 +44,8 @@ pub(crate) struct History {
     states: Vec<Contents>,
     /// Those after this one are of an operation that was not answered.
     answered: usize,
+    /// States between the last flush but one and the last.
+    before: Vec<Contents>,
     pub(crate) snapshots: BTreeMap<String, Contents>,
     /// What it goes back to, if writes are kept apart.
     pub(crate) base: Option<Contents>,
@@ -89,6 +91,7 @@ impl History {
         History {
             states: vec![contents],
             answered: 0,
+            before: Vec::new(),
             snapshots: BTreeMap::new(),
             base: None,
         }
@@ -115,6 +118,7 @@ impl History {
         let mut resized = self.states.clone();
         resized.iter_mut().for_each(|c| c.resize(blocks, 0));
         self.states.extend(resized);
+        self.before.iter_mut().for_each(|c| c.resize(blocks, 0));
     }
 
     /// The size is what [`change_size`](Self::change_size) made of it, and nothing else is durable.
@@ -131,7 +135,14 @@ impl History {
 
     /// All that was answered is durable, and so is what was just answered.
     pub(crate) fn flushed(&mut self) {
-        self.states = vec![self.now().clone()];
+        let now = vec![self.now().clone()];
+        self.before = std::mem::replace(&mut self.states, now);
+        self.answered = 0;
+    }
+
+    /// The last flush looks as if it had not come about: its disk lied.
+    pub(crate) fn may_lack_the_last_flush(&mut self) {
+        self.states.splice(0..0, self.before.iter().cloned());
         self.answered = 0;
     }
 
