@@ -114,6 +114,7 @@ impl FakeControl {
             independent: false,
             apart: None,
             file: None,
+            importing: None,
         };
         let held = Held {
             volume: volume.clone(),

@@ -55,6 +55,31 @@ pub struct Volume {
     /// What is written to it and kept apart; absent: nothing, as it is persistent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apart: Option<Apart>,
+    /// The image that it is still being imported from; absent: all of it is in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub importing: Option<Importing>,
+}
+
+/// How far the import of a volume is that is used meanwhile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Importing {
+    /// The image, on the daemon's host. It must stay as it is until all of it is in the store.
+    pub path: String,
+    /// What it is.
+    #[schema(value_type = String, example = "qcow2")]
+    pub format: ImageFormat,
+    /// Bytes of the image's disk that are in the store, or are zeroes.
+    pub done: u64,
+    /// Bytes of the image's disk.
+    pub total: u64,
+    /// Bytes in a second, lately; 0: not known, or it does not go on.
+    pub rate: u64,
+    /// Seconds that are left at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<u64>,
+    /// Why it does not go on; it is tried again. What is not in the store yet cannot be read if the image cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Makes a volume, empty or as a clone.
@@ -262,6 +287,9 @@ pub struct ImportRequest {
     /// Absolute path of the file that a qcow2 image has its data in, if that is another.
     #[serde(default)]
     pub data_file: Option<String>,
+    /// The volume is there at once, and is filled in the background: see [`Volume::importing`]. Not for what is sent.
+    #[serde(default)]
+    pub live: bool,
 }
 
 /// Writes a volume or a snapshot into a raw image on the daemon's host.

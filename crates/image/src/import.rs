@@ -147,7 +147,7 @@ fn import_stream(
     }
 }
 
-fn check_size(size: u64) -> Result<(), Error> {
+pub(crate) fn check_size(size: u64) -> Result<(), Error> {
     let fits = (VOLUME_SIZE_MIN..=VOLUME_SIZE_MAX).contains(&size);
     if fits && size.is_multiple_of(SECTOR_SIZE) {
         return Ok(());
@@ -160,7 +160,7 @@ fn check_size(size: u64) -> Result<(), Error> {
 }
 
 /// The size of a volume that is made from an image of `len` bytes.
-fn volume_size(len: u64, asked: Option<u64>) -> Result<u64, Error> {
+pub(crate) fn volume_size(len: u64, asked: Option<u64>) -> Result<u64, Error> {
     if len == 0 {
         return Err(Error::invalid(
             "the image is empty; to make an empty volume, create one with a size",

@@ -3,6 +3,7 @@
 //! ```text
 //!  raw file, device, stream ─▶ scan ─▶ chunks of blocks ─▶ volume::Ingest        (import)
 //!  any other: image_formats::Disk ─▶ pieces, read ahead by threads ─▶ volume::Ingest
+//!  any image_formats::Disk ─▶ volume::SourceDisk, read where the volume has nothing yet    (import of a volume in use)
 //!  frozen device ─▶ pieces, read ahead by threads ─▶ file, device, stream        (export)
 //! ```
 //!
@@ -18,6 +19,7 @@
 mod error;
 mod export;
 mod import;
+mod live;
 mod open;
 mod pieces;
 mod plan;
@@ -28,3 +30,4 @@ mod target;
 pub use error::{Error, ErrorKind};
 pub use export::{Exported, Target, export, export_device};
 pub use import::{Import, OtherFiles, Source, import};
+pub use live::{Live, images, live};

@@ -33,6 +33,18 @@ pub(crate) fn open(
     Ok(Opened::Disk(disk(env, path, source, format, files)?))
 }
 
+/// The same, as a disk to read anywhere; and what it is.
+pub(crate) fn disk_at(
+    env: &Env,
+    path: &Path,
+    format: Option<ImageFormat>,
+    files: &OtherFiles,
+) -> Result<(ImageFormat, Arc<dyn Disk>), Error> {
+    let source = Source::open(env, path)?;
+    let format = format.map_or_else(|| detect(&source), Ok)?;
+    Ok((format, disk(env, path, source, format, files)?))
+}
+
 fn disk(
     env: &Env,
     path: &Path,

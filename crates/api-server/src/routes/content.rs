@@ -41,7 +41,11 @@ pub(crate) async fn import(
 }
 
 fn imported(events: &Events, volume: &Volume) -> Result<Value, ApiError> {
-    let message = format!("volume {} was imported", volume.name);
+    let done = match volume.importing {
+        None => "was imported",
+        Some(_) => "is there, and is being imported",
+    };
+    let message = format!("volume {} {done}", volume.name);
     events.publish(EventKind::VolumeCreated, &volume.name, message);
     to_value(volume)
 }

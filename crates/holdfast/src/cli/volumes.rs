@@ -6,12 +6,12 @@ use super::{
     content,
     failure::Failure,
     files, jobs, limits, modes,
-    output::{Output, pairs, switch, table, time},
+    output::{Output, duration, pairs, switch, table, time},
     snapshots,
 };
 use api_types::{
-    Connect, CreateVolume, ExportRequest, ImportRequest, Job, Restore, TrashEntry, UpdateVolume,
-    Volume, VolumeUsage,
+    Connect, CreateVolume, ExportRequest, ImportRequest, Importing, Job, Restore, TrashEntry,
+    UpdateVolume, Volume, VolumeUsage,
 };
 use std::path::{Path, PathBuf};
 use types::{
@@ -207,7 +207,7 @@ async fn ls(client: &Client, output: Output) -> Result<()> {
             v.connections.to_string(),
             switch(v.vhost.is_some()),
             kept_as(v),
-            v.origin.clone().unwrap_or_default(),
+            origin(v),
         ]
     };
     let header = [
@@ -221,6 +221,35 @@ async fn ls(client: &Client, output: Output) -> Result<()> {
         "ORIGIN",
     ];
     output.show(&volumes, |volumes| table(&header, volumes.iter().map(row)))
+}
+
+/// What it was cloned from, or how far its import is.
+fn origin(v: &Volume) -> String {
+    match &v.importing {
+        Some(importing) => format!("importing {} %", percent(importing)),
+        None => v.origin.clone().unwrap_or_default(),
+    }
+}
+
+fn percent(importing: &Importing) -> u128 {
+    u128::from(importing.done) * 100 / u128::from(importing.total.max(1))
+}
+
+fn importing_line(importing: &Importing) -> String {
+    let mut line = format!(
+        "{} % ({} of {})",
+        percent(importing),
+        format_size(importing.done),
+        format_size(importing.total)
+    );
+    if let Some(left) = importing.left_s {
+        let (rate, left) = (format_size(importing.rate), duration(left * 1000));
+        line.push_str(&format!(", {rate}/s, {left} left"));
+    }
+    if let Some(error) = &importing.error {
+        line.push_str(&format!("; it does not go on: {error}"));
+    }
+    line
 }
 
 /// The codec, or what a plain file is.
@@ -268,6 +297,11 @@ fn details(v: &Volume) -> String {
         ("created", time(v.created_ms)),
     ]);
     lines.extend(modes::lines(v));
+    if let Some(importing) = &v.importing {
+        lines.push(("importing", importing_line(importing)));
+        let image = format!("{} ({})", importing.path, importing.format);
+        lines.push(("image", image));
+    }
     if let Some(origin) = &v.origin {
         lines.push(("origin", origin.clone()));
     }
@@ -362,8 +396,8 @@ async fn import(
 ) -> Result<()> {
     let backing = how.backing.iter().map(|path| absolute(path));
     let volume: Volume = if image == Path::new("-") {
-        if !how.backing.is_empty() || how.data_file.is_some() {
-            let message = "--backing and --data-file need an image that is a file";
+        if !how.backing.is_empty() || how.data_file.is_some() || how.live {
+            let message = "--backing, --data-file and --live need an image that is a file";
             return Err(Failure::usage(message));
         }
         content::upload(client, output, name, how, properties).await?
@@ -377,11 +411,21 @@ async fn import(
             format: how.format,
             backing: backing.collect::<Result<_>>()?,
             data_file: how.data_file.as_deref().map(absolute).transpose()?,
+            live: how.live,
         };
         let job: Job = client.post("/v1/import", &request).await?;
         jobs::result(jobs::follow(client, output, job).await?)?
     };
     output.done(&volume, |v| {
+        if let Some(importing) = &v.importing {
+            return format!(
+                "made '{}', {}: use it now; it is filled from {}, which must stay as it is until 'volume info {}' says no more of it",
+                v.name,
+                format_size(v.size),
+                importing.path,
+                v.name
+            );
+        }
         format!(
             "imported '{}', {}, {} used",
             v.name,

@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) files: Files,
     /// Machines that are powered off.
     pub(crate) power: Power,
+    /// Volumes that are used while they are imported.
+    pub(crate) import: Import,
 }
 
 /// Machines that are powered off.
@@ -46,6 +48,15 @@ impl Default for Power {
             grace: Every(Some(Duration::from_secs(60))),
         }
     }
+}
+
+/// Volumes that are used while they are imported.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Import {
+    /// Bytes of images that are brought into the store in a second, at most. Default: as many as can be, half of the time while
+    /// guests are at work.
+    pub(crate) rate: Option<Size>,
 }
 
 /// Volumes that are plain files.

@@ -33,6 +33,7 @@ pub(crate) struct Daemon {
     pub(crate) last_collect: Mutex<collect::Last>,
     pub(crate) last_collect_ms: AtomicU64,
     pub(crate) scrub: super::scrub::Scrub,
+    pub(crate) fills: super::fills::Fills,
     pub(crate) events: api_server::Events,
 }
 
@@ -88,6 +89,8 @@ impl Daemon {
         let dirty = self.store.dirty(record.id);
         let vhost = self.vhost.socket(record.id, None);
         let apart = self.apart(&record, connections)?;
+        let source = record.source.as_ref();
+        let importing = source.map(|source| self.fills.describe(record.id, source));
         Ok(Volume {
             snapshots,
             connections,
@@ -95,6 +98,7 @@ impl Daemon {
             dirty,
             file,
             apart,
+            importing,
             ..convert::volume(record)
         })
     }
@@ -267,11 +271,9 @@ impl Control for Daemon {
             quota: request.quota.filter(|&bytes| bytes != 0),
             vhost_queues: 0,
         };
-        self.describe(
-            self.store
-                .create_volume(&create)
-                .map_err(convert::api_error)?,
-        )
+        let created = self.store.create_volume(&create);
+        self.fills.look();
+        self.describe(created.map_err(convert::api_error)?)
     }
 
     fn update_volume(&self, name: &str, request: &UpdateVolume) -> Result<Volume> {
@@ -463,6 +465,7 @@ impl Control for Daemon {
         let restored = self.store.restore_volume(VolumeId(id), name);
         let restored = restored.map_err(convert::api_error)?;
         self.vhost.follow(restored.id);
+        self.fills.look();
         self.describe(restored)
     }
 

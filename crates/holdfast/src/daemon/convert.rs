@@ -82,6 +82,7 @@ pub(crate) fn volume(record: VolumeRecord) -> Volume {
         mode: record.mode,
         independent: record.independent,
         apart: None,
+        importing: None,
     }
 }
 

@@ -84,6 +84,7 @@ pub(crate) fn clone(daemon: &Daemon, request: &CloneGroup) -> Result<Vec<Volume>
     let named = without_independent(daemon, named, |(from, _)| from)?;
     let creates: Vec<Create> = named.into_iter().map(create).collect();
     let volumes = daemon.store.create_volumes(&creates);
+    daemon.fills.look();
     let volumes = volumes.map_err(convert::api_error)?.into_iter();
     volumes.map(|record| daemon.describe(record)).collect()
 }

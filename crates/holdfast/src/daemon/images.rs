@@ -8,6 +8,7 @@ use catalog::VolumeRecord;
 use image::{Import, OtherFiles, Source, Target};
 use std::path::PathBuf;
 use types::VolumeRef;
+use volume::Create;
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -37,23 +38,27 @@ fn absolute(path: &str) -> Result<PathBuf> {
     Err(ApiError::new(ErrorCode::Invalid, message))
 }
 
+fn files(request: &ImportRequest) -> Result<OtherFiles> {
+    let backing = request.backing.iter().map(|path| absolute(path));
+    let data = request.data_file.as_deref().map(absolute);
+    Ok(OtherFiles {
+        backing: backing.collect::<Result<_>>()?,
+        data: data.transpose()?,
+    })
+}
+
 fn run(
     daemon: &Daemon,
     request: &ImportRequest,
     source: Source<'_>,
     work: Work<'_>,
 ) -> Result<VolumeRecord> {
-    let backing = request.backing.iter().map(|path| absolute(path));
-    let data = request.data_file.as_deref().map(absolute);
     let import = Import {
         size: request.size,
         dedup: request.dedup,
         codec: request.codec,
         format: request.format,
-        files: OtherFiles {
-            backing: backing.collect::<Result<_>>()?,
-            data: data.transpose()?,
-        },
+        files: files(request)?,
         ..Import::new(convert::name(&request.name)?, source)
     };
     image::import(&daemon.store, &daemon.env, import, work).map_err(api_error)
@@ -65,12 +70,35 @@ pub(crate) fn import(
     request: &ImportRequest,
     work: Work<'_>,
 ) -> Result<VolumeRecord> {
+    if request.live {
+        return import_live(daemon, request);
+    }
     run(
         daemon,
         request,
         Source::Path(absolute(&request.path)?),
         work,
     )
+}
+
+/// The volume is there at once, and is filled later.
+fn import_live(daemon: &Daemon, request: &ImportRequest) -> Result<VolumeRecord> {
+    let path = absolute(&request.path)?;
+    let (format, size) = (request.format, request.size);
+    let live = image::live(&daemon.env, &path, format, &files(request)?, size);
+    let live = live.map_err(api_error)?;
+    let create = Create {
+        name: convert::name(&request.name)?,
+        source: volume::Source::Image(Box::new(live.source), live.size),
+        dedup: request.dedup,
+        codec: request.codec,
+        read_only: false,
+        quota: None,
+        vhost_queues: 0,
+    };
+    let created = daemon.store.create_volume(&create);
+    daemon.fills.look();
+    created.map_err(convert::api_error)
 }
 
 /// From bytes that arrive.
@@ -80,6 +108,10 @@ pub(crate) fn import_stream(
     content: ContentReader<'_>,
     work: Work<'_>,
 ) -> Result<VolumeRecord> {
+    if request.live {
+        let message = "what is sent is imported as it comes; name a file of the daemon's host";
+        return Err(ApiError::new(ErrorCode::Invalid, message));
+    }
     run(daemon, request, Source::Reader(content), work)
 }
 

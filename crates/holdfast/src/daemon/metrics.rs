@@ -32,6 +32,7 @@ fn encode_all(daemon: &Daemon) -> Result<String, std::fmt::Error> {
     nbd(&mut registry, daemon);
     vhost(&mut registry, daemon);
     limits(&mut registry, daemon);
+    imports(&mut registry, daemon);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -288,6 +289,36 @@ fn limits(registry: &mut Registry, daemon: &Daemon) {
         "Time in which requests of the volume waited for a limit: its rate is 1 where the volume always wants more",
         seconds,
     );
+}
+
+/// Of volumes that are imported while they are used.
+fn imports(registry: &mut Registry, daemon: &Daemon) {
+    let done: Family<OfVolume, Gauge> = Family::default();
+    let total: Family<OfVolume, Gauge> = Family::default();
+    let failing: Family<OfVolume, Gauge> = Family::default();
+    for (name, import) in daemon.importing() {
+        let label = OfVolume { volume: name };
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        done.get_or_create(&label).set(bytes(import.done));
+        total.get_or_create(&label).set(bytes(import.total));
+        let fails = i64::from(import.error.is_some());
+        failing.get_or_create(&label).set(fails);
+    }
+    for (name, help, family) in [
+        (
+            "import_done_bytes",
+            "Bytes of the image that are in the store, of a volume that is used while it is imported",
+            done,
+        ),
+        ("import_bytes", "Bytes of the image in all", total),
+        (
+            "import_failing",
+            "1 if the import does not go on: see volume info",
+            failing,
+        ),
+    ] {
+        registry.register(name, help, family);
+    }
 }
 
 fn nbd(registry: &mut Registry, daemon: &Daemon) {

@@ -9,6 +9,7 @@ mod convert;
 mod diff;
 mod exports;
 mod files;
+mod fills;
 mod group;
 mod images;
 mod metrics;

@@ -5,6 +5,7 @@ use super::{
     control::Daemon,
     exports::StoreExports,
     files::Files,
+    fills::{self, Fills},
     modes, news,
     power::{self, Power},
     scrub::{self, Scrub},
@@ -61,7 +62,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let config = Config::load(options.config.as_deref())?;
     raise_file_limit();
     let dir = std::path::absolute(&options.dir)?;
-    let config_of_store = config.store(disk_bytes(&env, &dir));
+    let mut config_of_store = config.store(disk_bytes(&env, &dir));
+    config_of_store.images = image::images(&env);
     let store = Store::open(&env, &dir, config_of_store);
     let store = Arc::new(store.map_err(|e| super::check::open_error(&dir, e))?);
     tracing::info!(store = %dir.display(), recovery_ms = store.stats().recovery.as_millis() as u64, "store open");
@@ -97,6 +99,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         nbd_listen,
         nbd_socket: std::path::absolute(&options.nbd_socket)?,
         vhost: Vhost::new(env.clone(), &store, vhost_dir(options)?, &config.vhost),
+        fills: Fills::new(config.import.rate.map(|rate| rate.0)),
         growth_percent: config.collect.growth_percent,
         last_collect: Default::default(),
         last_collect_ms: AtomicU64::new(0),
@@ -109,6 +112,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let news = news::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let scrub = scrub::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let modes = modes::start(Arc::clone(&daemon), Arc::clone(&stop))?;
+    let fills = fills::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let served = run_api(&daemon, listener);
     stop.0.store(true, Relaxed);
     tracing::info!("ending");
@@ -121,6 +125,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     }
     let _ = upkeep.join();
     let _ = scrub.join();
+    let _ = fills.join();
     let _ = news.join();
     let closed = store.close().map_err(super::convert::api_error);
     for socket in ours {

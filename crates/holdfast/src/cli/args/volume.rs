@@ -13,6 +13,8 @@ Nothing but the named files is opened, whatever an image refers to. An import th
 Examples:
   holdfast volume import debian.qcow2 debian --codec zstd
   holdfast volume import overlay.qcow2 web --backing base.qcow2
+  holdfast volume import big.vmdk web --live     start the machine now; 'volume info web' says how far it is,
+                                                 'volume rm web' gives it up, and leaves the image as it is
   zstdcat debian.raw.zst | holdfast volume import - debian";
 
 /// What an image is, and what it is read with.
@@ -30,6 +32,10 @@ pub(crate) struct HowToImport {
     /// The file that a qcow2 image has its data in, if that is another.
     #[arg(long, value_name = "FILE")]
     pub(crate) data_file: Option<PathBuf>,
+    /// Use the volume at once: what is not in the store yet is read from the image, which is only read and must stay as it is
+    /// until the volume is filled.
+    #[arg(long)]
+    pub(crate) live: bool,
 }
 
 /// What can be chosen for volumes.

@@ -1,0 +1,262 @@
+//! Images that volumes are filled from while they are used.
+//!
+//! Every file that is opened for an image is noted, with its length and the time of its last change. It is looked at
+//! again when the image is opened again, and after each read: an image that is changed meanwhile is an error, not a mixture.
+//!
+//! **Invariant:** through what is opened here nothing can be written.
+
+use crate::{
+    error::Error,
+    import::{OtherFiles, volume_size},
+    open::disk_at,
+};
+use env::{Env, File, FileKind, Files, Lock, LockError, OpenOptions, Space};
+use image_formats::Disk;
+use parking_lot::Mutex;
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use types::ImageFormat;
+use volume::{ImageSource, Images, SourceDisk, SourceFile};
+
+/// What a volume is to be imported from while it is used.
+pub struct Live {
+    /// The image, as the catalog notes it.
+    pub source: ImageSource,
+    /// Bytes of the volume.
+    pub size: u64,
+}
+
+/// Looks at an image that a volume of `size` bytes, or of as many as the image has, is to be imported from while it is used.
+///
+/// # Errors
+/// As [`import`](crate::import()): if the image is not there, damaged, of no known format, empty, or too large.
+pub fn live(
+    env: &Env,
+    path: &Path,
+    format: Option<ImageFormat>,
+    files: &OtherFiles,
+    size: Option<u64>,
+) -> Result<Live, Error> {
+    let opened = Opened::open(env, path, format, files)?;
+    let text = |path: &Path| {
+        let unreadable = || Error::invalid(format!("{} is no text", path.display()));
+        path.to_str().map(str::to_owned).ok_or_else(unreadable)
+    };
+    let len = opened.disk.size();
+    let data_file = files.data.as_deref().map(text);
+    let backing = files.backing.iter().map(|path| text(path));
+    Ok(Live {
+        size: volume_size(len, size)?,
+        source: ImageSource {
+            path: text(path)?,
+            format: Some(opened.format),
+            backing: backing.collect::<Result<_, _>>()?,
+            data_file: data_file.transpose()?,
+            files: opened.stamps()?,
+            size: len,
+            filled: 0,
+        },
+    })
+}
+
+/// Opens such images again, if they are what they were.
+#[must_use]
+pub fn images(env: &Env) -> Images {
+    let env = env.clone();
+    Images::new(move |source| {
+        let opened = reopen(&env, source).map_err(|e| {
+            let kind = volume::ErrorKind::Io;
+            let message = format!("the image that the volume is imported from: {e}");
+            volume::Error::new(kind, message).with_source(e)
+        })?;
+        Ok(Arc::new(opened) as Arc<dyn SourceDisk>)
+    })
+}
+
+fn reopen(env: &Env, source: &ImageSource) -> Result<Opened, Error> {
+    let files = OtherFiles {
+        backing: source.backing.iter().map(PathBuf::from).collect(),
+        data: source.data_file.as_ref().map(PathBuf::from),
+    };
+    let mut opened = Opened::open(env, Path::new(&source.path), source.format, &files)?;
+    opened.were.clone_from(&source.files);
+    opened.check()?;
+    if opened.disk.size() != source.size {
+        return Err(Error::invalid(format!(
+            "{} has {} bytes now, it had {}",
+            source.path,
+            opened.disk.size(),
+            source.size
+        )));
+    }
+    Ok(opened)
+}
+
+/// An image that is open.
+struct Opened {
+    disk: Arc<dyn Disk>,
+    format: ImageFormat,
+    files: Vec<(PathBuf, Arc<dyn File>)>,
+    /// What they were in the beginning.
+    were: Vec<SourceFile>,
+}
+
+impl Opened {
+    fn open(
+        env: &Env,
+        path: &Path,
+        format: Option<ImageFormat>,
+        files: &OtherFiles,
+    ) -> Result<Self, Error> {
+        let noted = Arc::new(Noted {
+            files: Arc::clone(&env.files),
+            opened: Mutex::default(),
+        });
+        let env = Env {
+            files: Arc::clone(&noted) as _,
+            ..env.clone()
+        };
+        let (format, disk) = disk_at(&env, path, format, files)?;
+        let opened = std::mem::take(&mut *noted.opened.lock());
+        Ok(Opened {
+            disk,
+            format,
+            files: opened,
+            were: Vec::new(),
+        })
+    }
+
+    fn stamps(&self) -> Result<Vec<SourceFile>, Error> {
+        self.files.iter().map(stamp).collect()
+    }
+
+    /// Whether all files are what they were.
+    fn check(&self) -> Result<(), Error> {
+        for (at, file) in self.files.iter().enumerate() {
+            let now = stamp(file)?;
+            match self.were.get(at) {
+                Some(was) if *was == now => {}
+                Some(was) if was.path == now.path => {
+                    let message = format!("{} was changed after the import began", now.path);
+                    return Err(Error::invalid(message));
+                }
+                _ => {
+                    let message = format!("{} was not a part of the image", now.path);
+                    return Err(Error::invalid(message));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stamp((path, file): &(PathBuf, Arc<dyn File>)) -> Result<SourceFile, Error> {
+    let shown = path.display();
+    let cannot = |e| Error::io(format_args!("cannot look at {shown}"), e);
+    let modified = file.modified().map_err(cannot)?;
+    Ok(SourceFile {
+        path: shown.to_string(),
+        len: file.len().map_err(cannot)?,
+        modified_ns: u64::try_from(modified.as_nanos()).unwrap_or(u64::MAX),
+    })
+}
+
+fn failed(e: impl Into<Error>) -> volume::Error {
+    let e = e.into();
+    volume::Error::new(volume::ErrorKind::Io, e.to_string()).with_source(e)
+}
+
+impl SourceDisk for Opened {
+    fn data(&self, range: Range<u64>) -> Result<Vec<Range<u64>>, volume::Error> {
+        let mut data = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let before = at;
+            for run in self.disk.runs(at).map_err(failed)? {
+                let end = at.saturating_add(run.len).min(range.end);
+                if run.data && at < end {
+                    data.push(at..end);
+                }
+                at = end;
+            }
+            if at == before {
+                let message = format!("what the image says of byte {at} makes no sense");
+                return Err(volume::Error::new(volume::ErrorKind::Io, message));
+            }
+        }
+        self.check().map_err(failed)?;
+        Ok(data)
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), volume::Error> {
+        self.disk.read(offset, buf).map_err(failed)?;
+        // After the read: what was changed before it is noticed.
+        self.check().map_err(failed)
+    }
+}
+
+/// Files that are only read; which were opened is noted.
+struct Noted {
+    files: Arc<dyn Files>,
+    opened: Mutex<Vec<(PathBuf, Arc<dyn File>)>>,
+}
+
+fn only_read() -> io::Error {
+    io::ErrorKind::ReadOnlyFilesystem.into()
+}
+
+impl Files for Noted {
+    fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
+        if options.write || options.create_new {
+            return Err(only_read());
+        }
+        let file = self.files.open(path, options)?;
+        let noted = (path.to_owned(), Arc::clone(&file));
+        self.opened.lock().push(noted);
+        Ok(file)
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(only_read())
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(only_read())
+    }
+
+    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
+        Err(only_read())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.files.list(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.files.exists(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        self.files.kind(path)
+    }
+
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        self.files.is_link(path)
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Err(only_read())
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.files.space(path)
+    }
+
+    fn lock(&self, _: &Path) -> Result<Box<dyn Lock>, LockError> {
+        Err(LockError::Io(only_read()))
+    }
+}
