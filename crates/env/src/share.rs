@@ -19,10 +19,11 @@ mod tests {
     #[test]
     fn a_priority_is_the_threads_own() {
         let before = getpriority_process(None).unwrap();
-        let gives_way = std::thread::spawn(|| {
+        let gives_way = crate::spawn("gives way", || {
             give_way();
             getpriority_process(None).unwrap()
-        });
+        })
+        .unwrap();
         assert_eq!(gives_way.join().unwrap(), NICE.max(before));
         assert_eq!(getpriority_process(None).unwrap(), before);
     }
