@@ -260,10 +260,6 @@ impl Files for Noted {
         self.files.space(path)
     }
 
-    fn open_max(&self) -> usize {
-        self.files.open_max()
-    }
-
     fn lock(&self, _: &Path) -> Result<Box<dyn Lock>, LockError> {
         Err(LockError::Io(only_read()))
     }
