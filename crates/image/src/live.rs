@@ -210,6 +210,10 @@ fn only_read() -> io::Error {
 }
 
 impl Files for Noted {
+    fn open_max(&self) -> usize {
+        self.files.open_max()
+    }
+
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
         if options.write || options.create_new {
             return Err(only_read());
