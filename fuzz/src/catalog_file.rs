@@ -18,8 +18,8 @@ use types::{Epoch, Generation, Root, SnapshotId, VolumeId, Limits};
 const PATH: &str = "/catalog.redb";
 const DEEDS_MAX: usize = 16;
 /// The file, its cache, and what the simulated disk keeps of it are some MiB. But a page of redb is as large as the
-/// pointer to it says, up to 4 GiB, and redb asks for that memory before it reads. The kernel gives none of it before
-/// it is touched, and the read fails at the file's end before that.
+/// pointer to it says, up to 4 GiB, and redb fills that much memory with zeroes before it reads; the read then fails at
+/// the file's end.
 const MEMORY_MAX: usize = 5 << 30;
 /// A header, its two commit slots, and the pages that a small catalog uses.
 const USED: usize = 256 << 10;

@@ -32,6 +32,9 @@ const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const INPUT_SECONDS_MAX: u32 = 30;
 /// A process may take as much memory, MiB: more is a bug. Targets have closer limits of their own.
 const MEMORY_MIB_MAX: u32 = 2048;
+/// redb takes a page to be as large as the pointer to it says, up to 4 GiB, and fills that much with zeroes before it
+/// reads and finds that the file is shorter.
+const CATALOG_FILE_MIB_MAX: u32 = 6144;
 /// Compiling everything anew takes minutes.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 /// Beyond the time that fuzzing was given: reading the corpus, and ending.
@@ -175,11 +178,18 @@ fn libfuzzer(target: &str, arguments: &[String]) -> std::process::Command {
     fuzzer
         .current_dir(home())
         .arg(format!("-timeout={INPUT_SECONDS_MAX}"))
-        .arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}"))
+        .arg(format!("-rss_limit_mb={}", memory_mib_max(target)))
         .arg(format!("-artifact_prefix=artifacts/{target}/"))
         .args(arguments)
         .env("RUST_BACKTRACE", "1");
     fuzzer
+}
+
+fn memory_mib_max(target: &str) -> u32 {
+    match target {
+        "catalog_file" => CATALOG_FILE_MIB_MAX,
+        _ => MEMORY_MIB_MAX,
+    }
 }
 
 /// What is found goes to a directory of its own, so that a run changes nothing in the corpus.
