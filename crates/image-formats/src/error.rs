@@ -67,6 +67,12 @@ impl Error {
     }
 }
 
+/// Hostile texts are quoted short and on one line.
+pub(crate) fn shorten(text: &str) -> String {
+    let short: String = text.chars().take(60).collect();
+    format!("{short:?}")
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

@@ -28,4 +28,4 @@ pub use error::{Error, ErrorKind};
 pub use qcow2::{Files, Qcow2};
 pub use raw::RawDisk;
 pub use source::Source;
-pub use vmdk::{Beside, StreamOptimized, vmdk};
+pub use vmdk::{Beside, GRAIN_MAX, StreamOptimized, vmdk};

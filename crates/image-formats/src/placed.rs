@@ -5,12 +5,15 @@ use crate::{
     error::Error,
     source::Source,
 };
-use std::sync::Arc;
-use types::SECTOR_SIZE;
+use std::{ops::Range, sync::Arc};
 
 /// Runs that are answered at once, and bytes that they are looked for in.
 const RUNS_MAX: usize = 1024;
 const WINDOW: u64 = 4 << 30;
+/// A cluster with 32 subclusters has 16 bytes of tables; all others have more for each place.
+const PLACES_PER_TABLE_BYTE: u64 = 2;
+/// What zstd makes of a byte at most: its blocks of 128 KiB have four bytes at least. Deflate makes a thousand.
+const EXPANSION_MAX: u64 = 32 << 10;
 
 /// Where some of a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ impl Place {
 pub(crate) trait Map: Send + Sync {
     /// Bytes of a cluster.
     fn cluster(&self) -> u64;
+    /// Bytes of the file that the tables are in.
+    fn tables_len(&self) -> u64;
     /// What is at `at`, which lies in the disk, and for how many bytes at least; of a compressed cluster to its end.
     fn find(&self, at: u64) -> Result<(Place, u64), Error>;
     /// Fills `out`, a whole cluster that begins at `at`, from what is stored: the bytes of the place, or less if the file ends.
@@ -57,20 +62,25 @@ pub(crate) struct Placed<M> {
 }
 
 impl<M: Map> Placed<M> {
-    /// Looks at all tables: clusters that overlap would make much of a small file.
+    /// Looks at all tables: clusters that overlap would make much of a small file, and tables that do would never end.
     ///
     /// # Errors
-    /// If more data is referred to than the file has, or a table is damaged.
+    /// If more data is referred to than the file has, or more tables, or a table is damaged.
     pub(crate) fn check_overlaps(&self) -> Result<(), Error> {
-        let mut stored = 0u64;
+        let places_max = self.map.tables_len().saturating_mul(PLACES_PER_TABLE_BYTE);
+        let (mut stored, mut places) = (0u64, 0u64);
         let mut at = 0;
         while at < self.size {
             let (place, len) = self.map.find(at)?;
+            places += 1;
+            if places > places_max {
+                let what = "more tables are referred to than the file has: tables overlap";
+                return Err(self.data.damaged(at, what));
+            }
             at += len.min(self.size - at);
             stored += match place {
                 Place::Raw(_) => len,
-                // At least a sector, which neighbours may have in common.
-                Place::Compressed { .. } => SECTOR_SIZE / 2,
+                Place::Compressed { .. } => self.map.cluster() / EXPANSION_MAX,
                 Place::Nothing | Place::Zeroes => 0,
             };
             if stored > self.data.len() + self.map.cluster() {
@@ -146,11 +156,14 @@ impl<M: Map> Disk for Placed<M> {
         while at < end && runs.len() < RUNS_MAX {
             let (place, len) = self.map.find(at)?;
             let len = len.min(self.size - at);
-            match (place, &self.backing) {
-                (Place::Nothing, Some(backing)) => behind(&**backing, at, len, &mut runs)?,
-                (Place::Nothing | Place::Zeroes, _) => runs.push(len, false),
-                (Place::Raw(_) | Place::Compressed { .. }, _) => runs.push(len, true),
+            if let (Place::Nothing, Some(backing)) = (place, &self.backing) {
+                at = behind(&**backing, at..at + len, &mut runs)?;
+                continue;
             }
+            runs.push(
+                len,
+                matches!(place, Place::Raw(_) | Place::Compressed { .. }),
+            );
             at += len;
         }
         Ok(runs.into_vec())
@@ -170,17 +183,20 @@ impl<M: Map> Disk for Placed<M> {
     }
 }
 
-/// What a backing disk has in a range; nothing behind its end.
-fn behind(backing: &dyn Disk, at: u64, len: u64, runs: &mut Runs) -> Result<(), Error> {
-    let (mut at, end) = (at, at + len);
-    let there = end.min(backing.size());
-    while at < there {
+/// What a backing disk has in a range; nothing behind its end. Answers where it stopped: at the end, or when it was enough.
+fn behind(backing: &dyn Disk, range: Range<u64>, runs: &mut Runs) -> Result<u64, Error> {
+    let mut at = range.start;
+    let there = range.end.min(backing.size());
+    while at < there && runs.len() < RUNS_MAX {
         for run in backing.runs(at)? {
             let len = run.len.min(there.saturating_sub(at));
             runs.push(len, run.data);
             at += len;
         }
     }
-    runs.push(end.saturating_sub(at), false);
-    Ok(())
+    if at >= there {
+        runs.push(range.end - at, false);
+        at = range.end;
+    }
+    Ok(at)
 }

@@ -8,8 +8,8 @@ use types::{BLOCK_SIZE, Block, BlockIndex, is_zero};
 const CHUNK_BYTES: usize = 8 << 20;
 /// A chunk is passed on after so many bytes even if most of them are zeroes: somebody watches.
 const SCANNED_MAX: u64 = 64 << 20;
-/// Bytes that are read at once.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes that are read at once: any grain has room.
+const READ_BYTES: usize = image_formats::GRAIN_MAX;
 
 /// Blocks of an image, none of them zero, in ascending order.
 pub(crate) struct Chunk {

@@ -181,6 +181,10 @@ impl Map for ClusterMap {
         self.cluster_len()
     }
 
+    fn tables_len(&self) -> u64 {
+        self.tables.source().len()
+    }
+
     fn find(&self, at: u64) -> Result<(Place, u64), Error> {
         let covered = self.covered();
         let first = (at / covered) as usize * 8;

@@ -10,7 +10,12 @@
 mod header;
 mod map;
 
-use crate::{disk::Disk, error::Error, placed::Placed, source::Source};
+use crate::{
+    disk::Disk,
+    error::{Error, shorten},
+    placed::Placed,
+    source::Source,
+};
 use header::{Header, InternalSnapshot, L1};
 use map::ClusterMap;
 use std::sync::Arc;
@@ -91,12 +96,14 @@ impl Qcow2 {
         let shown = self.source.shown();
         if let (Some(name), None) = (&self.header.backing_file, &files.backing) {
             return Err(Error::invalid(format!(
-                "{shown} is only the difference to {name:?}, which is not opened by itself; name it if you trust it"
+                "{shown} is only the difference to {}, which is not opened by itself; name it if you trust it",
+                shorten(name)
             )));
         }
         if let (Some(name), None) = (&self.header.data_file, &files.data) {
             return Err(Error::invalid(format!(
-                "{shown} has its data in {name:?}, which is not opened by itself; name it if you trust it"
+                "{shown} has its data in {}, which is not opened by itself; name it if you trust it",
+                shorten(name)
             )));
         }
         if l1.disk_size > VOLUME_SIZE_MAX {

@@ -1,5 +1,6 @@
 //! The text that says which files a disk consists of.
 
+use crate::error::shorten;
 use types::SECTOR_SIZE;
 
 /// The parts of a disk; VMware cuts disks of 2 TiB into a thousand.
@@ -117,12 +118,6 @@ fn plain_name(name: &str) -> Result<String, String> {
         "the file {} is not opened: only plain names, of files beside the image, are",
         shorten(name)
     ))
-}
-
-/// Hostile texts are quoted short and on one line.
-fn shorten(text: &str) -> String {
-    let short: String = text.chars().take(60).collect();
-    format!("{short:?}")
 }
 
 #[cfg(test)]

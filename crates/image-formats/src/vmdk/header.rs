@@ -10,7 +10,7 @@ const AT_END: u64 = u64::MAX;
 /// That copy is so far from the end.
 const FOOTER_FROM_END: u64 = 1024;
 /// VMware's grains have 64 KiB.
-const GRAIN_MAX: u64 = 2 << 20;
+pub(super) const GRAIN_MAX: u64 = 1 << 20;
 const ENTRIES_MAX: u32 = 512;
 
 const ZEROED_GRAINS: u32 = 1 << 2;

@@ -20,10 +20,16 @@ use crate::{
 };
 use descriptor::{Descriptor, ExtentKind};
 use header::{HEADER_LEN, Header, MAGIC};
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 use types::VOLUME_SIZE_MAX;
 
 pub use stream::StreamOptimized;
+
+/// Bytes that a grain has at most.
+pub const GRAIN_MAX: usize = header::GRAIN_MAX as usize;
 
 const DESCRIPTOR_MAX: usize = 4 << 20;
 
@@ -52,6 +58,7 @@ pub fn vmdk(source: &Source, beside: &dyn Beside) -> Result<Arc<dyn Disk>, Error
         return Err(source.damaged(0, "no extents: this is no VMDK descriptor"));
     }
     let mut parts = Vec::new();
+    let mut opened = HashMap::new();
     let mut size = 0u64;
     for extent in descriptor.extents {
         let start = size;
@@ -59,7 +66,7 @@ pub fn vmdk(source: &Source, beside: &dyn Beside) -> Result<Arc<dyn Disk>, Error
         if size > VOLUME_SIZE_MAX {
             return Err(source.damaged(0, "the extents are too large together"));
         }
-        parts.push((start, part(beside, extent)?));
+        parts.push((start, part(beside, &mut opened, extent)?));
     }
     Ok(Arc::new(Parts { parts, size }))
 }
@@ -87,30 +94,43 @@ fn check_alone(text: &[u8]) -> Result<Descriptor, String> {
     Ok(descriptor)
 }
 
-/// A part of a disk, as long as the descriptor says; none if it is zeroes.
-fn part(beside: &dyn Beside, extent: descriptor::Extent) -> Result<Part, Error> {
-    let disk: Option<Arc<dyn Disk>> = match extent.kind {
-        ExtentKind::Zero => None,
-        ExtentKind::Flat { file, offset } => {
-            let source = beside.open(&file)?;
-            let bytes = source.part(source.shown().to_owned(), offset, extent.len)?;
-            Some(Arc::new(RawDisk::new(bytes)))
-        }
-        ExtentKind::Sparse { file } => {
-            let source = beside.open(&file)?;
-            let disk = sparse::open(&source, Header::read(&source)?)?;
-            if disk.size() < extent.len {
-                let what =
-                    format_args!("{} bytes, but {} are wanted of it", disk.size(), extent.len);
-                return Err(source.damaged(12, what));
-            }
-            Some(disk)
+/// A part of a disk, as long as the descriptor says; none if it is zeroes. No byte of a file is in two of them: that would
+/// make much of a small file.
+fn part(
+    beside: &dyn Beside,
+    opened: &mut HashMap<String, (Source, u64)>,
+    extent: descriptor::Extent,
+) -> Result<Part, Error> {
+    let len = extent.len;
+    let (file, offset) = match extent.kind {
+        ExtentKind::Zero => return Ok(Part { disk: None, len }),
+        ExtentKind::Flat { file, offset } => (file, Some(offset)),
+        ExtentKind::Sparse { file } => (file, None),
+    };
+    let (source, used) = match opened.entry(file) {
+        Entry::Occupied(opened) => opened.into_mut(),
+        Entry::Vacant(first) => {
+            let source = beside.open(first.key())?;
+            first.insert((source, 0))
         }
     };
-    Ok(Part {
-        disk,
-        len: extent.len,
-    })
+    // Of a sparse extent all of it.
+    *used = used.saturating_add(offset.map_or(source.len(), |_| len));
+    let disk: Arc<dyn Disk> = if let Some(offset) = offset {
+        let bytes = source.part(source.shown().to_owned(), offset, len)?;
+        Arc::new(RawDisk::new(bytes))
+    } else {
+        sparse::open(source, Header::read(source)?)?
+    };
+    if *used > source.len() {
+        return Err(source.damaged(0, "the descriptor has it in more extents than it can hold"));
+    }
+    if disk.size() < len {
+        let what = format_args!("{} bytes, but {len} are wanted of it", disk.size());
+        return Err(source.damaged(12, what));
+    }
+    let disk = Some(disk);
+    Ok(Part { disk, len })
 }
 
 struct Part {

@@ -74,6 +74,10 @@ impl Map for GrainMap {
         self.header.grain
     }
 
+    fn tables_len(&self) -> u64 {
+        self.tables.source().len()
+    }
+
     fn find(&self, at: u64) -> Result<(Place, u64), Error> {
         let Header {
             grain,

@@ -19,6 +19,8 @@ const SECTOR: usize = SECTOR_SIZE as usize;
 /// Descriptors in a file are small; what lies in front of the grains is not kept.
 const DESCRIPTOR_MAX: u64 = 1 << 20;
 const OVERHEAD_MAX: u64 = 64 << 20;
+/// Of what follows the end so much is looked at at once.
+const REST_AT_ONCE: usize = 64 << 10;
 /// The types of markers without a grain.
 const END_OF_STREAM: u32 = 0;
 const FOOTER: u32 = 3;
@@ -80,7 +82,7 @@ impl<R: Read> StreamOptimized<R> {
         self.header.capacity
     }
 
-    /// Fills the beginning of `buffer`, which holds at least a grain, with grains that follow each other on the disk. Answers
+    /// Fills the beginning of `buffer`, which holds at least [`GRAIN_MAX`](super::GRAIN_MAX) bytes, with grains that follow each other on the disk. Answers
     /// where they are and how many bytes; none at the end. What is between them is zeroes.
     ///
     /// # Errors
@@ -145,7 +147,7 @@ impl<R: Read> StreamOptimized<R> {
         } = self.header;
         let end = overhead.max(HEADER_LEN as u64);
         let fits = descriptor >= HEADER_LEN as u64 && descriptor_len <= DESCRIPTOR_MAX;
-        if descriptor_len > 0 && fits && descriptor + descriptor_len <= end {
+        if descriptor_len > 0 && fits && descriptor.saturating_add(descriptor_len) <= end {
             self.skip(descriptor - self.position)?;
             self.stored.clear();
             self.read(descriptor_len as usize)?;
@@ -197,13 +199,23 @@ impl<R: Read> StreamOptimized<R> {
     /// Nothing but zeroes may follow, and not much.
     fn end(&mut self) -> Result<(), Error> {
         self.ended = true;
-        let mut rest = Vec::new();
-        let read = (&mut self.reader).take(OVERHEAD_MAX).read_to_end(&mut rest);
-        read.map_err(|e| Error::io(format_args!("{} cannot be read", self.shown), e))?;
-        if !types::is_zero(&rest) {
-            return Err(self.damaged("something follows the end of the stream"));
+        let from = self.position;
+        while self.position - from < OVERHEAD_MAX {
+            self.stored.resize(REST_AT_ONCE, 0);
+            let read = match self.reader.read(&mut self.stored) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    return Err(Error::io(format_args!("{} cannot be read", self.shown), e));
+                }
+            };
+            self.position += read as u64;
+            if !types::is_zero(self.stored.get(..read).unwrap_or_default()) {
+                break;
+            }
         }
-        Ok(())
+        Err(self.damaged("something follows the end of the stream"))
     }
 }
 

@@ -12,5 +12,6 @@ mod import;
 mod model;
 mod qcow2;
 mod qemu;
+mod random;
 mod support;
 mod vmdk;

@@ -242,6 +242,44 @@ fn damage_is_an_error_that_says_where() {
     }
 }
 
+/// Clusters that compress well are many in a sector. Once each was counted as half of one, and the image refused as one whose
+/// clusters overlap.
+#[test]
+fn what_compresses_to_almost_nothing_is_read() {
+    let world = World::new();
+    let (raw, image) = (world.path("x.raw"), world.path("x.qcow2"));
+    fs::write(&raw, vec![1; 4 << 20]).unwrap();
+    for (name, options) in [
+        ("zlib", "cluster_size=4k"),
+        ("zstd", "cluster_size=4k,compression_type=zstd"),
+        ("large", "cluster_size=2M,compression_type=zstd"),
+    ] {
+        convert(&raw, &image, &["-O", "qcow2", "-c", "-o", options]);
+        world.import(name, &image).unwrap();
+        is_volume(&world, name, &[1; 4 << 20]);
+    }
+}
+
+/// A disk of 64 TiB with a hole of 64 KiB after each zeroed cluster, of one table again and again: an hour's work from a file
+/// of 2 MiB.
+#[test]
+fn one_table_for_all_of_a_disk_is_refused() {
+    let world = World::new();
+    let image = world.path("x.qcow2");
+    let create = ["create", "-q", "-f", "qcow2", text(&image), "64T"];
+    run("qemu-img", &create);
+    io("qcow2", &image, &["write -z 0 512M"]);
+    let l1 = number(&image, 40);
+    let l2 = number(&image, l1);
+    patched(&image, l1, &l2.to_be_bytes().repeat(1 << 17));
+    let table = [1u64.to_be_bytes(), 0u64.to_be_bytes()].concat();
+    let l2 = l2 & 0x00ff_ffff_ffff_fe00;
+    patched(&image, l2, &table.repeat(4096));
+    let refused = world.import("v", &image).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.to_string().contains("tables overlap"), "{refused}");
+}
+
 #[test]
 fn a_damaged_compressed_cluster_is_an_error() {
     for options in [

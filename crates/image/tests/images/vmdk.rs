@@ -101,6 +101,35 @@ fn only_plain_files_beside_the_descriptor_are_opened() {
     );
 }
 
+/// A thousand times the same file would be a large disk, and memory for a thousand directories.
+#[test]
+fn a_file_is_in_a_disk_once() {
+    let world = World::new();
+    made(&world, &plain(&world), "twoGbMaxExtentSparse");
+    let image = world.path("x.vmdk");
+    fs::write(world.path("flat"), vec![1; 8192]).unwrap();
+    let import = |extents: &str| {
+        let text = format!("# Disk DescriptorFile\nparentCID=ffffffff\n{extents}");
+        fs::write(&image, text).unwrap();
+        world.import("v", &image)
+    };
+    for extent in [
+        "RW 16 FLAT \"flat\" 0\n",
+        "RW 8 SPARSE \"twoGbMaxExtentSparse-s001.vmdk\"\n",
+    ] {
+        let refused = import(&extent.repeat(4096)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        assert!(
+            refused
+                .to_string()
+                .contains("more extents than it can hold"),
+            "{refused}"
+        );
+    }
+    import("RW 6 FLAT \"flat\" 10\nRW 10 FLAT \"flat\" 0\nRW 8176 ZERO\n").unwrap();
+    is_volume(&world, "v", &[1; 8192]);
+}
+
 #[test]
 fn damage_is_an_error_that_names_the_file() {
     type Damage = fn(&Path);
@@ -108,7 +137,7 @@ fn damage_is_an_error_that_names_the_file() {
         let file = fs::OpenOptions::new().write(true).open(image).unwrap();
         file.set_len(file.metadata().unwrap().len() - by).unwrap();
     }
-    let damages: [(&str, &str, Damage); 9] = [
+    let damages: [(&str, &str, Damage); 10] = [
         ("monolithicSparse", "cut", |image| cut(image, 65536)),
         ("monolithicSparse", "too large", |image| {
             patched(image, 12, &[0xff; 8])
@@ -118,6 +147,9 @@ fn damage_is_an_error_that_names_the_file() {
         }),
         ("monolithicSparse", "grains of a byte", |image| {
             patched(image, 20, &[0; 8])
+        }),
+        ("streamOptimized", "grains of 2 MiB", |image| {
+            patched(image, 20, &4096u64.to_le_bytes())
         }),
         ("monolithicSparse", "as text", |image| {
             patched(image, 73, b"\n\n\n\n")
@@ -171,6 +203,15 @@ fn a_stream_that_is_damaged_leaves_nothing() {
         stream(&world, "v", &twice).unwrap_err().kind(),
         ErrorKind::Invalid
     );
+    // Grains for which there is no room.
+    let mut wide = image.clone();
+    wide[20..28].copy_from_slice(&4096u64.to_le_bytes());
+    assert!(stream(&world, "v", &wide).is_err());
+    // A descriptor behind the end of all numbers.
+    let mut far = image.clone();
+    far[28..36].copy_from_slice(&(u64::MAX >> 9).to_le_bytes());
+    far[36..44].copy_from_slice(&2048u64.to_le_bytes());
+    stream(&world, "far", &far).unwrap();
     let mut longer = image.clone();
     longer.push(1);
     assert!(stream(&world, "v", &longer).is_err());
