@@ -264,7 +264,7 @@ pub struct Restore {
 pub struct ImportRequest {
     /// The volume's name; it must not exist.
     pub name: String,
-    /// Absolute path of a file or a block device on the daemon's host.
+    /// Absolute path of a file or a block device on the daemon's host; or an NBD URI (`nbd://`, `nbd+unix://`).
     pub path: String,
     /// Virtual size, bytes, if larger than the image.
     #[serde(default)]
@@ -276,7 +276,7 @@ pub struct ImportRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub codec: Option<Codec>,
-    /// What the image is: raw, qcow2 or vmdk. Default: what its content says.
+    /// What the image is: raw, qcow2, vmdk, vhdx, vhd or vdi. Default: what its content says.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub format: Option<ImageFormat>,

@@ -5,6 +5,7 @@
 
 mod below;
 mod buffer;
+mod child;
 mod image_lock;
 mod memory;
 mod pool;
@@ -17,6 +18,7 @@ mod uring;
 mod watch;
 
 pub use buffer::AlignedBuf;
+pub use child::Child;
 pub use memory::{Memory, RealMemory, Region, heap_copy, heap_region};
 pub use pool::{Pool, Task};
 pub use real::{RealClock, RealFiles, RealRandom, spawn};

@@ -2,13 +2,14 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    open::{Opened, open},
+    open::{Opened, open, open_nbd},
     pieces::{Piece, in_order},
     scan::{Chunk, blocks_of, scan},
     source::{Input, StreamInput, fill},
 };
 use env::Env;
 use image_formats::{Detected, Disk, HEAD_LEN, StreamOptimized, by_head};
+use nbd_client::Uri;
 use std::{io::Read, path::PathBuf, sync::mpsc};
 use types::{
     Codec, ImageFormat, Name, Progress, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN,
@@ -66,6 +67,8 @@ pub struct OtherFiles {
 pub enum Source<'a> {
     /// A file or a block device: an absolute path. Holes are not read.
     Path(PathBuf),
+    /// The bytes of an export of an NBD server. Holes are not read.
+    Nbd(Uri),
     /// A stream, read to its end.
     Reader(&'a mut (dyn Read + Send)),
 }
@@ -103,6 +106,11 @@ pub fn import(
                 pump_disk(&*disk, &mut ingest, progress)?
             }
         },
+        Source::Nbd(uri) => {
+            let disk = open_nbd(env, &uri, request.format, &request.files)?;
+            volume_size(disk.size(), size)?;
+            pump_disk(&disk, &mut ingest, progress)?
+        }
         Source::Reader(reader) => {
             let len_max = size.unwrap_or(VOLUME_SIZE_MAX);
             import_stream(reader, request.format, len_max, &mut ingest, progress)?

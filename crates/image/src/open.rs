@@ -2,7 +2,10 @@
 
 use crate::{error::Error, import::OtherFiles, source::FileInput};
 use env::Env;
-use image_formats::{Beside, Disk, Files, Qcow2, RawDisk, Source, detect, vmdk};
+use image_formats::{
+    Beside, Detected, Disk, Files, HEAD_LEN, Qcow2, RawDisk, Source, by_head, detect, vmdk,
+};
+use nbd_client::{NbdDisk, Uri};
 use std::{path::Path, sync::Arc};
 use types::ImageFormat;
 
@@ -31,6 +34,36 @@ pub(crate) fn open(
         return Ok(Opened::Raw(FileInput::new(Arc::clone(file), &source)));
     }
     Ok(Opened::Disk(disk(env, path, source, format, files)?))
+}
+
+/// Opens an NBD export: its server has made a disk of whatever it has, so that it is raw.
+pub(crate) fn open_nbd(
+    env: &Env,
+    uri: &Uri,
+    format: Option<ImageFormat>,
+    files: &OtherFiles,
+) -> Result<NbdDisk, Error> {
+    let shown = uri.to_string();
+    if let Some(other) = format.filter(|format| *format != ImageFormat::Raw) {
+        return Err(Error::invalid(format!(
+            "{shown} is read as a raw disk; let its server read the {other} image: qemu-nbd --format={other}"
+        )));
+    }
+    if let Some(other) = files.backing.first().or(files.data.as_ref()) {
+        let message = format!("{shown} is read alone; leave out {}", other.display());
+        return Err(Error::invalid(message));
+    }
+    let disk = NbdDisk::open(uri, &shown, &env.clock)?;
+    let mut head = [0; HEAD_LEN];
+    let len = disk.size().min(HEAD_LEN as u64) as usize;
+    disk.read(0, &mut head[..len])?;
+    match (format, by_head(&head[..len])) {
+        (Some(_), _) | (None, Detected::Format(ImageFormat::Raw)) => Ok(disk),
+        (None, Detected::Format(other)) => Err(Error::invalid(format!(
+            "{shown} looks like a {other} image; let its server read it (qemu-nbd --format={other}), or say that it is raw"
+        ))),
+        (None, Detected::Foreign(foreign)) => Err(foreign.refuse(Some(&shown)).into()),
+    }
 }
 
 /// The same, as a disk to read anywhere; and what it is.
@@ -69,10 +102,10 @@ fn disk(
             "{} is a machine in a tar file, which cannot be read yet; unpack it first (tar -xf), then import its disks",
             source.shown()
         ))),
-        other => Err(Error::invalid(format!(
-            "{} is a {other} image, which cannot be read yet; convert it first: qemu-img convert -O qcow2",
-            source.shown()
-        ))),
+        ImageFormat::Vhdx | ImageFormat::Vhd | ImageFormat::Vdi => {
+            refuse_others(&source, format, files)?;
+            Ok(qemu::open(env, &source, path, format)?)
+        }
     }
 }
 

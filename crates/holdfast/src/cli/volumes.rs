@@ -404,7 +404,13 @@ async fn import(
     } else {
         let request = ImportRequest {
             name: name.to_string(),
-            path: absolute(image)?,
+            path: match image
+                .to_str()
+                .filter(|text| image::NbdUri::is_meant_by(text))
+            {
+                Some(uri) => uri.to_owned(),
+                None => absolute(image)?,
+            },
             size: how.size,
             dedup: properties.dedup(),
             codec: properties.codec,

@@ -5,7 +5,7 @@ use api_types::{
     ApiError, ContentReader, ContentWriter, ErrorCode, ExportRequest, ImportRequest, Work,
 };
 use catalog::VolumeRecord;
-use image::{Import, OtherFiles, Source, Target};
+use image::{Import, NbdUri, OtherFiles, Source, Target};
 use std::path::PathBuf;
 use types::VolumeRef;
 use volume::Create;
@@ -64,21 +64,25 @@ fn run(
     image::import(&daemon.store, &daemon.env, import, work).map_err(api_error)
 }
 
-/// From a file or a block device of this host.
+/// From a file or a block device of this host, or from an NBD server.
 pub(crate) fn import(
     daemon: &Daemon,
     request: &ImportRequest,
     work: Work<'_>,
 ) -> Result<VolumeRecord> {
-    if request.live {
-        return import_live(daemon, request);
-    }
-    run(
-        daemon,
-        request,
-        Source::Path(absolute(&request.path)?),
-        work,
-    )
+    let source = match (NbdUri::is_meant_by(&request.path), request.live) {
+        (false, true) => return import_live(daemon, request),
+        (false, false) => Source::Path(absolute(&request.path)?),
+        (true, true) => {
+            let message = "what an NBD server has may change; a volume that is used while it is imported needs a file";
+            return Err(ApiError::new(ErrorCode::Invalid, message));
+        }
+        (true, false) => {
+            let uri = request.path.parse();
+            Source::Nbd(uri.map_err(|e: String| ApiError::new(ErrorCode::Invalid, e))?)
+        }
+    };
+    run(daemon, request, source, work)
 }
 
 /// The volume is there at once, and is filled later.

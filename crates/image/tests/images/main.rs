@@ -8,6 +8,7 @@
 
 mod device;
 mod export;
+mod foreign;
 mod import;
 mod model;
 mod qcow2;

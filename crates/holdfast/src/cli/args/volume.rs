@@ -5,8 +5,11 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
 
-const IMPORT: &str = "Formats: raw, qcow2 and vmdk. What an image is, its content says. From standard input: raw and
-stream-optimized vmdk.
+const IMPORT: &str = "Formats: raw, qcow2 and vmdk; vhdx, vhd (vpc) and vdi through qemu-nbd, which has to be installed (package
+qemu-utils, on some systems qemu-img). What an image is, its content says. From standard input: raw and stream-optimized vmdk.
+
+An NBD export is read as the raw disk that its server makes of it: nbd://HOST[:PORT]/EXPORT, or
+nbd+unix:///EXPORT?socket=PATH.
 
 Nothing but the named files is opened, whatever an image refers to. An import that fails leaves no volume.
 
@@ -15,6 +18,7 @@ Examples:
   holdfast volume import overlay.qcow2 web --backing base.qcow2
   holdfast volume import big.vmdk web --live     start the machine now; 'volume info web' says how far it is,
                                                  'volume rm web' gives it up, and leaves the image as it is
+  holdfast volume import nbd://old-host/web web
   zstdcat debian.raw.zst | holdfast volume import - debian";
 
 /// What an image is, and what it is read with.
@@ -23,7 +27,7 @@ pub(crate) struct HowToImport {
     /// The volume's size, if larger than the image.
     #[arg(long, short, value_parser = parse_size)]
     pub(crate) size: Option<u64>,
-    /// What the image is: raw, qcow2 or vmdk; without it, what its content says.
+    /// What the image is: raw, qcow2, vmdk, vhdx, vhd or vdi; without it, what its content says.
     #[arg(long, short, value_name = "FORMAT")]
     pub(crate) format: Option<ImageFormat>,
     /// The image behind it, if it is only a difference; again for the one behind that.
@@ -271,10 +275,10 @@ pub(crate) enum Volume {
         /// Its name.
         name: Name,
     },
-    /// Make a volume from an image: a file, a block device, or - for standard input.
+    /// Make a volume from an image: a file, a block device, an NBD export, or - for standard input.
     #[command(after_help = IMPORT)]
     Import {
-        /// The image, or -.
+        /// The image, an NBD URI, or -.
         image: PathBuf,
         /// The volume's name.
         name: Name,
