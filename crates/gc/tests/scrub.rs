@@ -86,3 +86,16 @@ fn what_was_found_is_not_referred_to_again_and_so_writing_it_again_heals() {
     }
     machine.verify();
 }
+
+#[test]
+fn the_medium_is_read_and_not_what_the_page_cache_has_of_it() {
+    let mut machine = machine();
+    let pointer = machine.pointer("b", 7);
+    machine.brick.rot_below_the_cache(pointer.pack(), 60_000);
+    machine.reopen();
+    // Guests would not notice yet.
+    machine.verify();
+    let found = scrub(&machine.store, pointer.pack()).unwrap().damaged;
+    let (blocks, why) = found.expect("the damage below the cache");
+    assert!(blocks.count() > 0 && why.contains("checksum"), "{why}");
+}

@@ -21,11 +21,19 @@ const CRASHES: [&str; 5] = [
     "script::every_read_fails_once",
 ];
 /// Tests of histories by seed.
-const HISTORIES: [&str; 4] = [
+const HISTORIES: [&str; 12] = [
     "random::histories_survive_restarts_kills_and_power_cuts",
     "faults::disks_that_fail_lose_nothing_that_was_acknowledged",
     "faults::disks_that_lie_are_found_out",
     "lies::disks_that_lie_about_the_journal_are_found_out",
+    "lies::disks_that_lie_about_the_catalog_are_found_out",
+    "rebuild::a_lost_catalog_is_made_anew_from_its_copy_and_nothing_is_missing",
+    "rebuild::without_a_whole_copy_volumes_are_what_they_were_and_never_a_mixture",
+    "modes::what_is_kept_apart_is_kept_or_discarded_as_a_whole",
+    "importing::imports_survive_restarts_kills_and_power_cuts",
+    "importing::imports_on_disks_that_fail_lose_nothing",
+    "importing::imports_go_on_with_a_catalog_that_was_made_anew",
+    "importing::what_an_import_lacks_without_a_copy_is_never_zeroes",
 ];
 /// Seeds that one process takes.
 const AT_ONCE: u64 = 50;

@@ -15,6 +15,8 @@ struct Object {
 struct State {
     now: BTreeMap<PackId, Object>,
     durable: BTreeMap<PackId, Object>,
+    /// What the page cache has of packs that changed on the medium below it, until it is told to forget.
+    cached: BTreeMap<PackId, Object>,
     /// Mutations until the machine dies; none succeeds afterwards.
     left: Option<u64>,
     mutations: u64,
@@ -75,6 +77,15 @@ impl MemBrick {
         state.now.get_mut(&pack).unwrap().bytes[offset] ^= 0x10;
     }
 
+    /// Flips a bit on the medium, of a pack that the page cache has whole.
+    pub fn rot_below_the_cache(&self, pack: PackId, offset: usize) {
+        let mut state = self.0.lock();
+        let object = state.now[&pack].clone();
+        state.cached.insert(pack, object);
+        drop(state);
+        self.rot(pack, offset);
+    }
+
     /// Loses a pack.
     pub fn lose(&self, pack: PackId) {
         assert!(self.0.lock().now.remove(&pack).is_some());
@@ -129,7 +140,8 @@ impl Brick for MemBrick {
 
     fn read(&self, pack: PackId, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
         let state = self.0.lock();
-        let found = state.now.get(&pack).and_then(|object| {
+        let object = state.cached.get(&pack).or_else(|| state.now.get(&pack));
+        let found = object.and_then(|object| {
             let start = usize::try_from(offset).ok()?;
             object.bytes.get(start..start.checked_add(buf.len())?)
         });
@@ -142,7 +154,8 @@ impl Brick for MemBrick {
         self.read(pack, offset, buf).map(|()| true)
     }
 
-    fn refresh(&self, _: PackId) -> Result<(), Error> {
+    fn refresh(&self, pack: PackId) -> Result<(), Error> {
+        self.0.lock().cached.remove(&pack);
         Ok(())
     }
 

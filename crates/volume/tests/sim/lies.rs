@@ -3,6 +3,9 @@
 //!
 //! Volumes are as they should be, or the store is refused; then a repair says who lost flushes, and those are at an
 //! earlier state, never at a mixture. Damage to the last commit alone looks like a crash in it.
+//!
+//! And on disks that lie, once in a life, about the catalog or its copy while they are written: each of them alone is
+//! enough, so nothing is missing.
 
 use crate::{
     DIR, Dice, Replay,
@@ -12,6 +15,7 @@ use crate::{
     ops::Op,
     random::{any_op, config},
     range_from,
+    rebuild::repair,
 };
 use sim::{Fault, Injection};
 use std::{collections::BTreeMap, path::Path};
@@ -218,4 +222,66 @@ fn disks_that_lie_about_the_journal_are_found_out() {
     } = seen;
     println!("{sound} were sound, {refused} were refused, of which {whole} lost nothing");
     assert!(!many || (sound > 5 && refused > 2), "{sound} {refused}");
+}
+
+/// Lives with a lie about the catalog, or about its copy, in each.
+fn catalog_history(seed: u64, rebuilt: &mut u64) {
+    let mut machine = Machine::new(seed, config(seed));
+    let mut dice = Dice::of_seed(seed);
+    for _ in 0..LIVES {
+        machine.sim.inject(Injection {
+            fault: [Fault::Misdirected, Fault::Lost, Fault::Flipped][dice.roll(3) as usize],
+            file: ["/catalog.redb", "/catalog-copy"][dice.roll(2) as usize].to_owned(),
+            skip: dice.roll(60),
+            times: 1,
+        });
+        let mut whole = true;
+        // Later commits write over most of what is wrong, so few come.
+        let mut later = dice.roll(4);
+        for _ in 0..OPS {
+            if machine.sim.struck() > 0 {
+                let Some(left) = later.checked_sub(1) else {
+                    break;
+                };
+                later = left;
+            }
+            let op = any_op(&machine.model, &mut dice);
+            if let Err(e) = machine.apply(&op) {
+                assert!(machine.sim.struck() > 0, "for no reason: {op:?}: {e:?}");
+                whole = machine.verify_living();
+                break;
+            }
+        }
+        machine.sim.heal();
+        let end = match dice.roll(3) {
+            0 if whole && machine.close().is_ok() => End::Closed,
+            1 => End::PowerCut,
+            _ => End::Killed,
+        };
+        if end != End::Closed {
+            machine.crash(end);
+        }
+        let (made, left) = repair(&mut machine, &mut dice, end);
+        if let Some(made) = made {
+            let complete = made.older.is_empty() && made.from.contains("complete");
+            assert!(complete, "{made:?}");
+            *rebuilt += 1;
+        }
+        machine.recover(left, &[]);
+    }
+}
+
+/// More with `HOLDFAST_SEEDS=FIRST..LAST`.
+#[test]
+fn disks_that_lie_about_the_catalog_are_found_out() {
+    const TEST: &str = "lies::disks_that_lie_about_the_catalog_are_found_out";
+    let seeds = range_from("HOLDFAST_SEEDS", 0..40);
+    let many = seeds.end - seeds.start >= 40;
+    let mut rebuilt = 0;
+    for seed in seeds {
+        let _replay = Replay::new("HOLDFAST_SEEDS", &format!("{seed}..{}", seed + 1), TEST);
+        catalog_history(seed, &mut rebuilt);
+    }
+    println!("{rebuilt} catalogs were made anew");
+    assert!(!many || rebuilt > 5, "{rebuilt}");
 }

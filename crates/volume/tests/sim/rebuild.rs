@@ -83,7 +83,7 @@ fn rebuild(sim: &SimEnv, config: &Config) -> Option<Rebuilt> {
 }
 
 /// Makes the catalog anew, if the store is refused. Answers what was made, and how the store was left.
-fn repair(machine: &mut Machine, dice: &mut Dice, end: End) -> (Option<Rebuilt>, End) {
+pub(crate) fn repair(machine: &mut Machine, dice: &mut Dice, end: End) -> (Option<Rebuilt>, End) {
     let refused = match machine.open() {
         Ok(()) => {
             machine.crash(End::Killed);
