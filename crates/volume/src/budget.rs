@@ -521,6 +521,25 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_the_budget_is_for_who_has_less_than_its_share() {
+        let (budget, greedy, modest) =
+            (Budget::new(1000, 0), Account::default(), Account::default());
+        let free = 1 << 40;
+        budget.set_space(brick::Space { total: free, free }, 0, 0);
+        budget.charge(&greedy, 0, 940);
+        budget.charge(&modest, 0, 10);
+        let admitted = |account| {
+            let waiter = drains(&budget, account, 0);
+            budget
+                .admit(account, 10, Need::Space, &waiter)
+                .map_err(|e| e.kind())
+        };
+        // It waits for the drain, and here nothing drains.
+        assert_eq!(admitted(&greedy), Err(ErrorKind::Io));
+        assert_eq!(admitted(&modest), Ok(()));
+    }
+
+    #[test]
     fn equal_volumes_get_equal_shares() {
         let mut sim = Sim::new(&[DRAIN * 20, DRAIN * 10, DRAIN * 5, DRAIN * 2]);
         sim.run(Duration::from_secs(20));

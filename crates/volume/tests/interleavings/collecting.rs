@@ -65,7 +65,7 @@ fn a_reader_of_an_old_root_never_meets_what_was_collected() {
 }
 
 /// Gives up all that is not needed, by every means.
-fn collect(world: &World) {
+pub(crate) fn try_collect(world: &World) -> Result<(), gc::Error> {
     let thresholds = Thresholds {
         rewrite_dead_percent: random(2) * 100,
         punch_enough_percent: random(2) * 100,
@@ -74,7 +74,11 @@ fn collect(world: &World) {
         thresholds,
         ..Options::default()
     };
-    gc::collect(world.store.packs(), &world.store, &options, &NoProgress).unwrap();
+    gc::collect(world.store.packs(), &world.store, &options, &NoProgress).map(drop)
+}
+
+fn collect(world: &World) {
+    try_collect(world).unwrap();
 }
 
 /// Closes the store, and answers what a volume holds for who opens it again.

@@ -1,6 +1,10 @@
-//! A volume that is filled while it is used: against writes, zeroes, reads, freezes, snapshots, clones and the power.
+//! A volume that is filled while it is used: against writes, zeroes, reads, freezes, snapshots, clones, collections and
+//! the power.
 
-use crate::world::{IMAGED, World, alive, eager, get, imaged, name, of, put};
+use crate::{
+    collecting::try_collect,
+    world::{IMAGED, World, alive, eager, get, imaged, name, of, put},
+};
 use block::{BlockDevice, Durability};
 use std::sync::Arc;
 use sync::model::{explore, random};
@@ -76,10 +80,14 @@ fn a_volume_is_its_image_below_what_was_written() {
                 drop(world.make("c", Source::Clone(of("i@s"), None)));
                 drop(world.make("d", Source::Clone(of("i"), None)));
             }),
+            world.spawn("collector", |world| drop(try_collect(world))),
         ];
         others.into_iter().for_each(|other| other.join().unwrap());
         filler.join().unwrap();
         let told = [writer, zeroer, reader].map(|client| client.join().unwrap());
+        // What is read now is in roots of now.
+        drop(try_collect(&world));
+        assert_sound(&*device, told[0].unwrap_or(0));
         drop(device);
         world.sim.power_cut();
         let world = world.reopened();
