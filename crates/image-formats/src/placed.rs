@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     source::Source,
 };
-use std::{ops::Range, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 /// Runs that are answered at once, and bytes that they are looked for in.
 const RUNS_MAX: usize = 1024;
@@ -151,13 +151,14 @@ impl<M: Map> Disk for Placed<M> {
 
     fn runs(&self, offset: u64) -> Result<Vec<Run>, Error> {
         let mut runs = Runs::default();
+        let mut ahead = self.backing.as_deref().map(Ahead::new);
         let mut at = offset;
         let end = self.size.min(offset.saturating_add(WINDOW));
         while at < end && runs.len() < RUNS_MAX {
             let (place, len) = self.map.find(at)?;
             let len = len.min(self.size - at);
-            if let (Place::Nothing, Some(backing)) = (place, &self.backing) {
-                at = behind(&**backing, at..at + len, &mut runs)?;
+            if let (Place::Nothing, Some(backing)) = (place, &mut ahead) {
+                at = backing.add(at..at + len, &mut runs)?;
                 continue;
             }
             runs.push(
@@ -183,20 +184,58 @@ impl<M: Map> Disk for Placed<M> {
     }
 }
 
-/// What a backing disk has in a range; nothing behind its end. Answers where it stopped: at the end, or when it was enough.
-fn behind(backing: &dyn Disk, range: Range<u64>, runs: &mut Runs) -> Result<u64, Error> {
-    let mut at = range.start;
-    let there = range.end.min(backing.size());
-    while at < there && runs.len() < RUNS_MAX {
-        for run in backing.runs(at)? {
-            let len = run.len.min(there.saturating_sub(at));
+/// The runs of a backing disk, each asked for once while offsets grow.
+struct Ahead<'a> {
+    disk: &'a dyn Disk,
+    /// Runs that are known, and where the first one begins.
+    runs: VecDeque<Run>,
+    at: u64,
+}
+
+impl<'a> Ahead<'a> {
+    const fn new(disk: &'a dyn Disk) -> Self {
+        Ahead {
+            disk,
+            runs: VecDeque::new(),
+            at: 0,
+        }
+    }
+
+    /// What there is at `at`, which lies in the disk.
+    fn run(&mut self, at: u64) -> Result<Run, Error> {
+        while let Some(run) = self.runs.front().filter(|run| self.at + run.len <= at) {
+            self.at += run.len;
+            self.runs.pop_front();
+        }
+        if self.runs.is_empty() {
+            self.at = at;
+            self.runs = self.disk.runs(at)?.into();
+        }
+        // A disk answers at least one.
+        let rest = Run {
+            len: self.disk.size() - at,
+            data: true,
+        };
+        Ok(self.runs.front().map_or(rest, |run| Run {
+            len: self.at + run.len - at,
+            ..*run
+        }))
+    }
+
+    /// Adds what is in a range; nothing is behind the disk's end. Answers where it stopped: at the end, or when it was enough.
+    fn add(&mut self, range: Range<u64>, runs: &mut Runs) -> Result<u64, Error> {
+        let mut at = range.start;
+        let there = range.end.min(self.disk.size());
+        while at < there && runs.len() < RUNS_MAX {
+            let run = self.run(at)?;
+            let len = run.len.min(there - at);
             runs.push(len, run.data);
             at += len;
         }
+        if at >= there {
+            runs.push(range.end - at, false);
+            at = range.end;
+        }
+        Ok(at)
     }
-    if at >= there {
-        runs.push(range.end - at, false);
-        at = range.end;
-    }
-    Ok(at)
 }

@@ -4,7 +4,8 @@
 //!  header ─ descriptor ─ (marker · compressed grain)… ─ tables, each with a marker ─ footer ─ end-of-stream marker
 //! ```
 //!
-//! The grains have their places on the disk in front of them, so the tables are not needed.
+//! The grains have their places on the disk in front of them, so the tables are not needed. QEMU has them in front of the
+//! grains, and ends without a marker: how many grains the tables have tells then whether the stream was cut.
 
 use super::{
     check_alone,
@@ -19,6 +20,7 @@ const SECTOR: usize = SECTOR_SIZE as usize;
 /// Descriptors in a file are small; what lies in front of the grains is not kept.
 const DESCRIPTOR_MAX: u64 = 1 << 20;
 const OVERHEAD_MAX: u64 = 64 << 20;
+const DIRECTORY_MAX: u64 = 1 << 20;
 /// Of what follows the end so much is looked at at once.
 const REST_AT_ONCE: usize = 64 << 10;
 /// The types of markers without a grain.
@@ -39,6 +41,9 @@ pub struct StreamOptimized<R> {
     stored: Vec<u8>,
     /// The place of a grain that was read but not yet asked for.
     ahead: Option<u64>,
+    /// Grains that were read; and those of the tables in front, if they are there.
+    grains: u64,
+    expected: Option<u64>,
     ended: bool,
 }
 
@@ -70,6 +75,8 @@ impl<R: Read> StreamOptimized<R> {
             next: 0,
             stored: Vec::new(),
             ahead: None,
+            grains: 0,
+            expected: None,
             ended: false,
         };
         stream.read_overhead()?;
@@ -153,14 +160,45 @@ impl<R: Read> StreamOptimized<R> {
             self.read(descriptor_len as usize)?;
             check_alone(&self.stored).map_err(|what| self.damaged(&what))?;
         }
+        self.expected = self.count_grains(end)?;
         self.skip(end - self.position)
+    }
+
+    /// The grains of the tables that lie before `end`: none is known if they are not there, or in no order.
+    fn count_grains(&mut self, end: u64) -> Result<Option<u64>, Error> {
+        let (directory, table_len) = (self.header.directory, self.header.entries_per_table * 4);
+        let covered = self.header.grain * self.header.entries_per_table;
+        let len = self.header.capacity.div_ceil(covered) * 4;
+        let fits = |at: u64, len: u64| at.checked_add(len).is_some_and(|behind| behind <= end);
+        if directory < self.position || !fits(directory, len) || len > DIRECTORY_MAX {
+            return Ok(None);
+        }
+        self.skip(directory - self.position)?;
+        self.stored.clear();
+        self.read(len as usize)?;
+        let tables = numbers(&self.stored).map(|sector| u64::from(sector) * SECTOR_SIZE);
+        let mut tables: Vec<u64> = tables.filter(|at| *at != 0).collect();
+        tables.sort_unstable();
+        let mut grains = 0;
+        for table in tables {
+            if table < self.position || !fits(table, table_len) {
+                return Ok(None);
+            }
+            self.skip(table - self.position)?;
+            self.stored.clear();
+            self.read(table_len as usize)?;
+            // 0: nothing, 1: zeroes.
+            grains += numbers(&self.stored).filter(|entry| *entry > 1).count() as u64;
+        }
+        Ok(Some(grains))
     }
 
     /// Reads the next grain, as it is stored, and answers where it is on the disk; none at the end of the stream.
     fn advance(&mut self) -> Result<Option<u64>, Error> {
         while !self.ended {
-            self.stored.clear();
-            self.read(SECTOR)?;
+            if !self.read_marker()? {
+                break;
+            }
             let (value, len, kind) = marker(&self.stored);
             if len > 0 {
                 return self.read_grain(value, len as usize).map(Some);
@@ -180,6 +218,31 @@ impl<R: Read> StreamOptimized<R> {
         Ok(None)
     }
 
+    /// Whether there is one: without, the stream ends here, as it may if all grains were there.
+    fn read_marker(&mut self) -> Result<bool, Error> {
+        self.stored.clear();
+        self.stored.resize(SECTOR, 0);
+        let first = loop {
+            match self.reader.read(&mut self.stored) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let cannot = |e| Error::io(format_args!("{} cannot be read", self.shown), e);
+        let first = first.map_err(cannot)?;
+        if first == 0 {
+            self.ended = true;
+            if self.expected == Some(self.grains) {
+                return Ok(false);
+            }
+            return Err(self.damaged("it ends here: it was cut"));
+        }
+        self.stored.truncate(first);
+        self.position += first as u64;
+        self.read(SECTOR - first)?;
+        Ok(true)
+    }
+
     fn read_grain(&mut self, sector: u64, len: usize) -> Result<u64, Error> {
         let all = MARKER_LEN.saturating_add(len);
         if all > stored_max(self.header.grain) {
@@ -193,12 +256,17 @@ impl<R: Read> StreamOptimized<R> {
             return Err(self.damaged("the grains are in no order; import it from a file"));
         }
         self.next = at + self.header.grain;
+        self.grains += 1;
         Ok(at)
     }
 
     /// Nothing but zeroes may follow, and not much.
     fn end(&mut self) -> Result<(), Error> {
         self.ended = true;
+        if let Some(expected) = self.expected.filter(|expected| *expected > self.grains) {
+            let what = format!("it ends after {} of {expected} grains", self.grains);
+            return Err(self.damaged(&what));
+        }
         let from = self.position;
         while self.position - from < OVERHEAD_MAX {
             self.stored.resize(REST_AT_ONCE, 0);
@@ -217,6 +285,12 @@ impl<R: Read> StreamOptimized<R> {
         }
         Err(self.damaged("something follows the end of the stream"))
     }
+}
+
+/// The little-endian numbers of a table.
+fn numbers(table: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let bytes = table.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+    bytes.map(|bytes| u32::from_le_bytes(*bytes))
 }
 
 /// The number, the length and the type of a marker, which fills a sector.
