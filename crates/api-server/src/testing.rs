@@ -12,9 +12,9 @@ use answers::{broken, entry, missing, vhost_device};
 use api_types::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
-    ErrorCode, ExportRequest, Group, ImportRequest, Limits, NbdStatus, Restore, ScrubStatus,
-    ServeVhost, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VhostDevice,
-    VhostStatus, Volume, VolumeUsage, Work,
+    ErrorCode, ExportRequest, Group, ImportRequest, Imported, Limits, NbdStatus, Restore,
+    ScrubStatus, ServeVhost, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume,
+    VhostDevice, VhostStatus, Volume, VolumeUsage, Work,
 };
 use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, io, time::Duration};
@@ -409,12 +409,12 @@ impl Control for FakeControl {
         }
     }
 
-    fn import(&self, request: &ImportRequest, work: Work<'_>) -> Result<Volume, ApiError> {
+    fn import(&self, request: &ImportRequest, work: Work<'_>) -> Result<Imported, ApiError> {
         self.pass(work)?;
         let data = std::fs::read(&request.path)
             .map_err(|e| ApiError::new(ErrorCode::NotFound, format!("{}: {e}", request.path)))?;
         let size = request.size.unwrap_or(data.len() as u64);
-        self.add(&request.name, size, data)
+        self.add(&request.name, size, data).map(imported)
     }
 
     fn import_stream(
@@ -422,9 +422,9 @@ impl Control for FakeControl {
         request: &ImportRequest,
         content: ContentReader<'_>,
         work: Work<'_>,
-    ) -> Result<Volume, ApiError> {
+    ) -> Result<Imported, ApiError> {
         if self.state.lock().volumes.contains_key(&request.name) {
-            return self.add(&request.name, 0, Vec::new());
+            return self.add(&request.name, 0, Vec::new()).map(imported);
         }
         self.pass(work)?;
         // Of what is called `sink…` only the length is kept.
@@ -442,6 +442,7 @@ impl Control for FakeControl {
             work.report(len, 0)?;
         }
         self.add(&request.name, request.size.unwrap_or(len), data)
+            .map(imported)
     }
 
     fn export(&self, request: &ExportRequest, work: Work<'_>) -> Result<(), ApiError> {
@@ -564,5 +565,13 @@ impl Control for FakeControl {
 
     fn metrics(&self) -> String {
         "# TYPE fake gauge\nfake 1\n# EOF\n".into()
+    }
+}
+
+fn imported(volume: Volume) -> Imported {
+    Imported {
+        volume,
+        others: Vec::new(),
+        notes: Vec::new(),
     }
 }

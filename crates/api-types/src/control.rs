@@ -3,8 +3,8 @@
 use crate::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     CreateSnapshot, CreateVolume, DiffLine, ExportRequest, FileControl, Group, ImportRequest,
-    ModeControl, NbdStatus, Restore, ScrubStatus, ServeVhost, Snapshot, StoreInfo, StoreUsage,
-    TrashEntry, UpdateVolume, VhostDevice, VhostStatus, Volume, VolumeUsage,
+    Imported, ModeControl, NbdStatus, Restore, ScrubStatus, ServeVhost, Snapshot, StoreInfo,
+    StoreUsage, TrashEntry, UpdateVolume, VhostDevice, VhostStatus, Volume, VolumeUsage,
 };
 use std::io::{self, Read, Write};
 use types::{Progress, VolumeRef};
@@ -83,14 +83,14 @@ pub trait Control: FileControl + ModeControl {
     fn purge(&self, id: Option<u64>) -> Result<Vec<TrashEntry>, ApiError>;
 
     /// Makes a volume from an image on this host.
-    fn import(&self, request: &ImportRequest, work: Work<'_>) -> Result<Volume, ApiError>;
+    fn import(&self, request: &ImportRequest, work: Work<'_>) -> Result<Imported, ApiError>;
     /// Makes a volume (as `request` says; `path` is empty) from bytes that arrive.
     fn import_stream(
         &self,
         request: &ImportRequest,
         content: ContentReader<'_>,
         work: Work<'_>,
-    ) -> Result<Volume, ApiError>;
+    ) -> Result<Imported, ApiError>;
     /// Writes an image on this host.
     fn export(&self, request: &ExportRequest, work: Work<'_>) -> Result<(), ApiError>;
     /// Writes all bytes of a volume or snapshot, zeroes included.

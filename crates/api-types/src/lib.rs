@@ -36,6 +36,6 @@ pub use scrub::ScrubStatus;
 pub use vhost::{ServeVhost, VhostDevice, VhostGuest, VhostStatus};
 pub use volumes::{
     CloneGroup, CloneOf, Connect, ConnectVhost, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
-    ExportRequest, Group, ImportRequest, Importing, Restore, Rollback, Snapshot, TrashEntry,
-    UpdateVolume, Volume, VolumeUsage,
+    ExportRequest, Group, ImportRequest, Imported, Importing, Restore, Rollback, Snapshot,
+    TrashEntry, UpdateVolume, Volume, VolumeUsage,
 };

@@ -276,7 +276,7 @@ pub struct ImportRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub codec: Option<Codec>,
-    /// What the image is: raw, qcow2, vmdk, vhdx, vhd or vdi. Default: what its content says.
+    /// What the image is: raw, qcow2, vmdk, vhdx, vhd, vdi or ova. Default: what its content says.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub format: Option<ImageFormat>,
@@ -290,6 +290,26 @@ pub struct ImportRequest {
     /// The volume is there at once, and is filled in the background: see [`Volume::importing`]. Not for what is sent.
     #[serde(default)]
     pub live: bool,
+    /// The snapshots that a qcow2 image has in it become snapshots of the volume. Not together with `live`.
+    #[serde(default)]
+    pub snapshots: bool,
+    /// Of an OVA only this disk, counted from 1. Default: all of them, called `NAME-1` and so on if there are several.
+    #[serde(default)]
+    pub disk: Option<usize>,
+}
+
+/// What an import made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Imported {
+    /// The volume, or the one of the first disk.
+    #[serde(flatten)]
+    pub volume: Volume,
+    /// Those of the other disks of an OVA.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Volume>,
+    /// What whoever asked should know, for instance how many snapshots of the image were left out: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Writes a volume or a snapshot into a raw image on the daemon's host.

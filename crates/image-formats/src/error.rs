@@ -54,6 +54,8 @@ impl Error {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
             | io::ErrorKind::UnexpectedEof
             | io::ErrorKind::IsADirectory
             | io::ErrorKind::NotADirectory => ErrorKind::Invalid,

@@ -3,6 +3,7 @@
 //! ```text
 //!  Source (a file, a part of one) ─▶ qcow2, VMDK, raw ─▶ Disk: size · runs · read
 //!  a stream ─▶ stream-optimized VMDK ─▶ grains in order
+//!  a stream ─▶ OVA ─▶ streams, one for each disk
 //! ```
 //!
 //! **Invariant:** nothing outside the files that the caller opened is read, whatever names an image has in it.
@@ -14,6 +15,7 @@ mod detect;
 mod disk;
 mod error;
 mod inflate;
+mod ova;
 mod placed;
 mod qcow2;
 mod raw;
@@ -25,7 +27,8 @@ mod vmdk;
 pub use detect::{Detected, Foreign, HEAD_LEN, by_head, detect};
 pub use disk::{Disk, Run};
 pub use error::{Error, ErrorKind};
-pub use qcow2::{Files, Qcow2};
+pub use ova::{Ova, OvfDisk, OvfFile};
+pub use qcow2::{Files, InternalSnapshot, Qcow2};
 pub use raw::RawDisk;
 pub use source::Source;
 pub use vmdk::{Beside, GRAIN_MAX, StreamOptimized, vmdk};

@@ -68,6 +68,9 @@ impl Error {
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof
             | io::ErrorKind::IsADirectory
             | io::ErrorKind::NotADirectory => ErrorKind::Invalid,
             _ => ErrorKind::Io,

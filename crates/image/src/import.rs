@@ -3,14 +3,21 @@
 use crate::{
     error::{Error, ErrorKind},
     open::{Opened, open, open_nbd},
+    ova::{self, Asked},
     pieces::{Piece, in_order},
+    progress::PartOf,
     scan::{Chunk, blocks_of, scan},
-    source::{Input, StreamInput, fill},
+    snapshots::{self, Planned},
+    source::{Input, SourceReader, StreamInput, fill},
 };
 use env::Env;
-use image_formats::{Detected, Disk, HEAD_LEN, StreamOptimized, by_head};
+use image_formats::{Detected, Disk, Files, HEAD_LEN, Qcow2, StreamOptimized, by_head};
 use nbd_client::Uri;
-use std::{io::Read, path::PathBuf, sync::mpsc};
+use std::{
+    io::{self, Read},
+    path::PathBuf,
+    sync::mpsc,
+};
 use types::{
     Codec, ImageFormat, Name, Progress, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN,
     size::format_size,
@@ -19,6 +26,8 @@ use volume::{Ingest, Store, VolumeRecord};
 
 /// Chunks that wait between the thread that reads and the one that stores.
 const CHUNKS_AHEAD: usize = 1;
+/// What a stream is called.
+const STREAM: &str = "the stream";
 
 /// A volume to be, and what it is made from.
 pub struct Import<'a> {
@@ -36,6 +45,10 @@ pub struct Import<'a> {
     pub format: Option<ImageFormat>,
     /// Other files that the image may be read with.
     pub files: OtherFiles,
+    /// Whether the snapshots that a qcow2 image has in it become snapshots of the volume.
+    pub snapshots: bool,
+    /// Of an OVA only this disk, counted from 1.
+    pub disk: Option<usize>,
 }
 
 impl<'a> Import<'a> {
@@ -50,8 +63,21 @@ impl<'a> Import<'a> {
             codec: None,
             format: None,
             files: OtherFiles::default(),
+            snapshots: false,
+            disk: None,
         }
     }
+}
+
+/// What an import made.
+#[derive(Debug)]
+pub struct Imported {
+    /// The volume, or the one of the first disk.
+    pub volume: VolumeRecord,
+    /// Those of the other disks of an OVA.
+    pub others: Vec<VolumeRecord>,
+    /// What whoever asked should know: a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Files that an image refers to. What it calls them is not believed: they are these or none.
@@ -73,12 +99,13 @@ pub enum Source<'a> {
     Reader(&'a mut (dyn Read + Send)),
 }
 
-/// Makes a volume from an image.
+/// Makes a volume from an image; from an OVA one for each disk, called `NAME-1` and so on if there are several.
 ///
 /// # Behavior
 /// The volume is there, durable, when this returns, and not before. An image that is smaller than the volume, or ends within a
-/// sector, is followed by zeroes. Progress is in bytes of the disk looked at; the total of a stream is 0, not known. The
-/// reader is read on a thread of its own, and an import that is cancelled returns after the `read` under way.
+/// sector, is followed by zeroes. Snapshots are imported oldest first, each as what differs. Progress is in bytes of the disk
+/// looked at; the total of a stream is 0, not known. The reader is read on a thread of its own, and an import that is cancelled
+/// returns after the `read` under way.
 ///
 /// # Errors
 /// [`ErrorKind::Exists`] if the name is taken; [`ErrorKind::NotFound`] if the image is not there;
@@ -90,61 +117,151 @@ pub fn import(
     env: &Env,
     request: Import<'_>,
     progress: &dyn Progress,
-) -> Result<VolumeRecord, Error> {
-    let Import { name, size, .. } = request;
+) -> Result<Imported, Error> {
+    let size = request.size;
     size.map_or(Ok(()), check_size)?;
-    let mut ingest = store.ingest(&name, request.dedup, request.codec)?;
+    let mut notes = Vec::new();
+    let mut ingest = store.ingest(&request.name, request.dedup, request.codec)?;
+    let asked = Asked {
+        name: &request.name,
+        size,
+        dedup: request.dedup,
+        codec: request.codec,
+        disk: request.disk,
+    };
+    let one_disk = || match request.disk {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(
+            "only an OVA has several disks: leave out --disk",
+        )),
+    };
     let len = match request.source {
         Source::Path(path) => match open(env, &path, request.format, &request.files)? {
+            Opened::Ova(source) => {
+                let shown = source.shown().to_owned();
+                let reader = SourceReader::new(source);
+                return ova::import(store, asked, reader, &shown, progress);
+            }
             Opened::Raw(mut input) => {
+                one_disk()?;
                 volume_size(input.len(), size)?;
                 let total = input.len();
                 pump(&mut input, &mut ingest, total, progress)?
             }
+            Opened::Qcow2(image, files) => {
+                one_disk()?;
+                let disk = image.disk(&files)?;
+                volume_size(disk.size(), size)?;
+                if request.snapshots {
+                    import_all(&image, &files, &*disk, &mut ingest, progress)?
+                } else {
+                    notes.extend(snapshots::left_out(&image));
+                    pump_disk(&*disk, &mut ingest, progress)?
+                }
+            }
             Opened::Disk(disk) => {
+                one_disk()?;
                 volume_size(disk.size(), size)?;
                 pump_disk(&*disk, &mut ingest, progress)?
             }
         },
         Source::Nbd(uri) => {
+            one_disk()?;
             let disk = open_nbd(env, &uri, request.format, &request.files)?;
             volume_size(disk.size(), size)?;
             pump_disk(&disk, &mut ingest, progress)?
         }
         Source::Reader(reader) => {
+            let (head, format) = peek(reader, STREAM, request.format)?;
+            let mut stream = head.chain(reader);
+            if format == ImageFormat::Ova {
+                return ova::import(store, asked, stream, STREAM, progress);
+            }
+            one_disk()?;
             let len_max = size.unwrap_or(VOLUME_SIZE_MAX);
-            import_stream(reader, request.format, len_max, &mut ingest, progress)?
+            import_stream(&mut stream, STREAM, format, len_max, &mut ingest, progress)?
         }
     };
     let size = volume_size(len, size)?;
-    let record = ingest.finish(size)?;
-    tracing::info!(volume = %record.name, bytes = len, size, "imported");
-    Ok(record)
+    let volume = ingest.finish(size)?;
+    tracing::info!(volume = %volume.name, bytes = len, size, "imported");
+    Ok(Imported {
+        volume,
+        others: Vec::new(),
+        notes,
+    })
 }
 
-/// Answers the disk's length in bytes.
-fn import_stream(
-    reader: &mut (dyn Read + Send),
+/// An image's snapshots, then the disk as it is now; answers its length in bytes.
+fn import_all(
+    image: &Qcow2,
+    files: &Files,
+    now: &dyn Disk,
+    ingest: &mut Ingest<'_>,
+    progress: &dyn Progress,
+) -> Result<u64, Error> {
+    let planned = snapshots::planned(image)?;
+    if !planned.is_empty() && !ingest.dedup() {
+        return Err(Error::invalid(
+            "snapshots are stored as what differs, which deduplication finds; import them with --dedup",
+        ));
+    }
+    let sizes = planned.iter().map(|snapshot| snapshot.size);
+    let mut part = PartOf {
+        all: progress,
+        before: 0,
+        total: sizes.fold(now.size(), u64::saturating_add),
+    };
+    for Planned {
+        index,
+        name,
+        size,
+        created_ms,
+    } in planned
+    {
+        let of_it = |e: Error| Error::new(e.kind(), format!("the snapshot '{name}': {e}"));
+        let size = volume_size(size, None).map_err(of_it)?;
+        let disk = image.snapshot_disk(index, files)?;
+        pump_disk(&*disk, ingest, &part)?;
+        part.before += disk.size();
+        ingest.snapshot(name, size, created_ms)?;
+    }
+    pump_disk(now, ingest, &part)
+}
+
+/// The first bytes of a stream, and what it is by them.
+pub(crate) fn peek(
+    reader: &mut dyn Read,
+    shown: &str,
     format: Option<ImageFormat>,
+) -> Result<(io::Cursor<Vec<u8>>, ImageFormat), Error> {
+    let mut head = vec![0; HEAD_LEN];
+    let cannot = |e| Error::io(format_args!("reading {shown} failed"), e);
+    let len = fill(reader, &mut head).map_err(cannot)?;
+    head.truncate(len);
+    let format = match (format, by_head(&head)) {
+        (Some(format), _) | (None, Detected::Format(format)) => format,
+        (None, Detected::Foreign(foreign)) => return Err(foreign.refuse(None).into()),
+    };
+    Ok((io::Cursor::new(head), format))
+}
+
+/// From the beginning of a stream that is called `shown`; answers the disk's length in bytes.
+pub(crate) fn import_stream(
+    stream: &mut (dyn Read + Send),
+    shown: &str,
+    format: ImageFormat,
     len_max: u64,
     ingest: &mut Ingest<'_>,
     progress: &dyn Progress,
 ) -> Result<u64, Error> {
-    let mut head = [0; HEAD_LEN];
-    let len = fill(reader, &mut head).map_err(|e| Error::io("reading the stream failed", e))?;
-    let head = &head[..len];
-    let format = match (format, by_head(head)) {
-        (Some(format), _) | (None, Detected::Format(format)) => format,
-        (None, Detected::Foreign(foreign)) => return Err(foreign.refuse(None).into()),
-    };
-    let mut stream = head.chain(reader);
     match format {
         ImageFormat::Raw => {
-            let mut input = StreamInput::new(&mut stream, len_max);
+            let mut input = StreamInput::new(stream, len_max);
             pump(&mut input, ingest, 0, progress)
         }
         ImageFormat::Vmdk => {
-            let mut input = StreamOptimized::open(&mut stream, "the stream")?;
+            let mut input = StreamOptimized::open(stream, shown)?;
             check_len(input.size(), len_max)?;
             let total = input.size();
             pump(&mut input, ingest, total, progress)

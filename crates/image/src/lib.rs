@@ -3,6 +3,7 @@
 //! ```text
 //!  raw file, device, stream ─▶ scan ─▶ chunks of blocks ─▶ volume::Ingest        (import)
 //!  NBD export: nbd_client::NbdDisk; vhdx, vhd, vdi: qemu::open ─▶ image_formats::Disk
+//!  OVA, member by member ─▶ the same, a volume for each disk
 //!  any other: image_formats::Disk ─▶ pieces, read ahead by threads ─▶ volume::Ingest
 //!  any image_formats::Disk ─▶ volume::SourceDisk, read where the volume has nothing yet    (import of a volume in use)
 //!  frozen device ─▶ pieces, read ahead by threads ─▶ file, device, stream        (export)
@@ -22,14 +23,17 @@ mod export;
 mod import;
 mod live;
 mod open;
+mod ova;
 mod pieces;
 mod plan;
+mod progress;
 mod scan;
+mod snapshots;
 mod source;
 mod target;
 
 pub use error::{Error, ErrorKind};
 pub use export::{Exported, Target, export, export_device};
-pub use import::{Import, OtherFiles, Source, import};
+pub use import::{Import, Imported, OtherFiles, Source, import};
 pub use live::{Live, images, live};
 pub use nbd_client::Uri as NbdUri;

@@ -8,7 +8,7 @@
 use crate::{
     error::Error,
     import::{OtherFiles, volume_size},
-    open::disk_at,
+    open::{At, disk_at},
 };
 use env::{Env, File, FileKind, Files, Lock, LockError, OpenOptions, Space};
 use image_formats::Disk;
@@ -28,6 +28,8 @@ pub struct Live {
     pub source: ImageSource,
     /// Bytes of the volume.
     pub size: u64,
+    /// What whoever asked should know: a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Looks at an image that a volume of `size` bytes, or of as many as the image has, is to be imported from while it is used.
@@ -51,6 +53,7 @@ pub fn live(
     let backing = files.backing.iter().map(|path| text(path));
     Ok(Live {
         size: volume_size(len, size)?,
+        notes: opened.note.iter().cloned().collect(),
         source: ImageSource {
             path: text(path)?,
             format: Some(opened.format),
@@ -100,6 +103,7 @@ fn reopen(env: &Env, source: &ImageSource) -> Result<Opened, Error> {
 struct Opened {
     disk: Arc<dyn Disk>,
     format: ImageFormat,
+    note: Option<String>,
     files: Vec<(PathBuf, Arc<dyn File>)>,
     /// What they were in the beginning.
     were: Vec<SourceFile>,
@@ -120,11 +124,12 @@ impl Opened {
             files: Arc::clone(&noted) as _,
             ..env.clone()
         };
-        let (format, disk) = disk_at(&env, path, format, files)?;
+        let At { disk, format, note } = disk_at(&env, path, format, files)?;
         let opened = std::mem::take(&mut *noted.opened.lock());
         Ok(Opened {
             disk,
             format,
+            note,
             files: opened,
             were: Vec::new(),
         })

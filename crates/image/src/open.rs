@@ -1,6 +1,6 @@
 //! Opening an image with the files that it may be read with.
 
-use crate::{error::Error, import::OtherFiles, source::FileInput};
+use crate::{error::Error, import::OtherFiles, snapshots::left_out, source::FileInput};
 use env::Env;
 use image_formats::{
     Beside, Detected, Disk, Files, HEAD_LEN, Qcow2, RawDisk, Source, by_head, detect, vmdk,
@@ -16,6 +16,10 @@ const BACKING_MAX: usize = 64;
 pub(crate) enum Opened {
     /// A raw one: read in order.
     Raw(FileInput),
+    /// One that may have snapshots in it, and what it is read with.
+    Qcow2(Qcow2, Files),
+    /// A machine with its disks, to be read in order.
+    Ova(Source),
     /// Any other.
     Disk(Arc<dyn Disk>),
 }
@@ -32,6 +36,15 @@ pub(crate) fn open(
     if let (ImageFormat::Raw, Some(file)) = (format, source.whole()) {
         refuse_others(&source, format, files)?;
         return Ok(Opened::Raw(FileInput::new(Arc::clone(file), &source)));
+    }
+    if format == ImageFormat::Ova {
+        refuse_others(&source, format, files)?;
+        return Ok(Opened::Ova(source));
+    }
+    if format == ImageFormat::Qcow2 {
+        let image = Qcow2::open(source)?;
+        let files = qcow2_files(env, &image, files)?;
+        return Ok(Opened::Qcow2(image, files));
     }
     Ok(Opened::Disk(disk(env, path, source, format, files)?))
 }
@@ -66,16 +79,31 @@ pub(crate) fn open_nbd(
     }
 }
 
-/// The same, as a disk to read anywhere; and what it is.
+/// An image to read anywhere.
+pub(crate) struct At {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) format: ImageFormat,
+    /// What is told of it.
+    pub(crate) note: Option<String>,
+}
+
+/// Opens the image at `path` to read it anywhere.
 pub(crate) fn disk_at(
     env: &Env,
     path: &Path,
     format: Option<ImageFormat>,
     files: &OtherFiles,
-) -> Result<(ImageFormat, Arc<dyn Disk>), Error> {
+) -> Result<At, Error> {
     let source = Source::open(env, path)?;
     let format = format.map_or_else(|| detect(&source), Ok)?;
-    Ok((format, disk(env, path, source, format, files)?))
+    let (disk, note) = if format == ImageFormat::Qcow2 {
+        let image = Qcow2::open(source)?;
+        let disk = image.disk(&qcow2_files(env, &image, files)?)?;
+        (disk, left_out(&image))
+    } else {
+        (disk(env, path, source, format, files)?, None)
+    };
+    Ok(At { disk, format, note })
 }
 
 fn disk(
@@ -99,7 +127,7 @@ fn disk(
             Ok(vmdk(&source, &Neighbours { env, path })?)
         }
         ImageFormat::Ova => Err(Error::invalid(format!(
-            "{} is a machine in a tar file, which cannot be read yet; unpack it first (tar -xf), then import its disks",
+            "{} is an OVA, which is read from its beginning to its end: import it without --live",
             source.shown()
         ))),
         ImageFormat::Vhdx | ImageFormat::Vhd | ImageFormat::Vdi => {

@@ -89,6 +89,30 @@ impl Input for FileInput {
     }
 }
 
+/// A file, from its beginning to its end.
+pub(crate) struct SourceReader {
+    source: image_formats::Source,
+    position: u64,
+}
+
+impl SourceReader {
+    pub(crate) const fn new(source: image_formats::Source) -> Self {
+        let position = 0;
+        SourceReader { source, position }
+    }
+}
+
+impl Read for SourceReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.source.len().saturating_sub(self.position);
+        let len = left.min(buf.len() as u64) as usize;
+        let read = self.source.read_at(self.position, &mut buf[..len]);
+        read.map_err(io::Error::other)?;
+        self.position += len as u64;
+        Ok(len)
+    }
+}
+
 /// A stream, read to its end.
 pub(crate) struct StreamInput<'a> {
     reader: &'a mut (dyn Read + Send),

@@ -5,7 +5,7 @@ use crate::{
     store::Store,
     volume::{Rooted, Volume},
 };
-use catalog::{Backend, Change, ImageSource, Properties, VolumeRecord};
+use catalog::{Backend, Change, ImageSource, Properties, SnapshotRecord, VolumeRecord};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{
     Codec, Generation, Limits, Name, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
@@ -105,7 +105,7 @@ impl Store {
     pub fn create_volumes(&self, creates: &[Create]) -> Result<Vec<VolumeRecord>, Error> {
         let _roots = self.shared.roots.read();
         let records = creates.iter().map(|create| self.prepare(create));
-        self.insert_all(records.collect::<Result<_, _>>()?)
+        self.insert_all(records.collect::<Result<_, _>>()?, Vec::new())
     }
 
     /// The record of a volume to be. The caller holds `roots`, until it is in the catalog.
@@ -193,11 +193,17 @@ impl Store {
 
     /// Puts a new volume into the catalog. The caller holds `roots`.
     pub(crate) fn insert(&self, record: VolumeRecord) -> Result<VolumeRecord, Error> {
-        Ok(self.insert_all(vec![record])?.remove(0))
+        Ok(self.insert_all(vec![record], Vec::new())?.remove(0))
     }
 
-    fn insert_all(&self, mut records: Vec<VolumeRecord>) -> Result<Vec<VolumeRecord>, Error> {
-        let changes: Vec<Change> = records.iter().cloned().map(Change::PutVolume).collect();
+    /// The same with several, and with snapshots of them: all, or nothing.
+    pub(crate) fn insert_all(
+        &self,
+        mut records: Vec<VolumeRecord>,
+        snapshots: Vec<SnapshotRecord>,
+    ) -> Result<Vec<VolumeRecord>, Error> {
+        let mut changes: Vec<Change> = records.iter().cloned().map(Change::PutVolume).collect();
+        changes.extend(snapshots.into_iter().map(Change::PutSnapshot));
         self.shared.catalog.commit(&changes).map_err(|e| {
             if e.kind() == catalog::ErrorKind::Exists {
                 let names: Vec<&str> = records.iter().map(|r| r.name.as_str()).collect();

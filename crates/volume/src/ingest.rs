@@ -1,16 +1,17 @@
 //! A new volume from data that is all there: straight into packs, around head and journal.
 
 use crate::{
+    create::check_size,
     destage::note_of,
     error::Error,
     nodes::{Nodes, Sink},
     store::Store,
     volume::Rooted,
 };
-use catalog::{Change, Properties, VolumeRecord};
+use catalog::{Change, Properties, SnapshotRecord, VolumeRecord};
 use pack::{PackWriter, Written};
 use std::sync::Arc;
-use types::{Block, BlockIndex, Codec, Name, Pointer, SharedBlock, is_zero_block};
+use types::{Block, BlockIndex, Codec, Name, Pointer, SharedBlock, SnapshotId, is_zero_block};
 
 /// Blocks after which the map is brought up to date: 1 GiB, 4 MiB of memory.
 const BLOCKS_PER_UPDATE: usize = 1 << 18;
@@ -25,6 +26,15 @@ pub struct Ingest<'a> {
     /// Protect what was written until a root refers to it.
     written: Vec<Written>,
     writes: Vec<(BlockIndex, Pointer)>,
+    rooted: Rooted,
+    snapshots: Vec<Taken>,
+}
+
+/// A snapshot that the volume will have.
+struct Taken {
+    name: Name,
+    size: u64,
+    created_ms: u64,
     rooted: Rooted,
 }
 
@@ -63,6 +73,7 @@ impl Store {
             written: Vec::new(),
             writes: Vec::new(),
             rooted: Rooted::EMPTY,
+            snapshots: Vec::new(),
         })
     }
 }
@@ -112,16 +123,78 @@ impl Ingest<'_> {
         Ok(())
     }
 
-    /// The volume is there, durable, with so many bytes.
+    /// Whether blocks are looked for that the store has already.
+    #[must_use]
+    pub const fn dedup(&self) -> bool {
+        self.properties.dedup
+    }
+
+    /// What was written becomes a snapshot of so many bytes, taken at `created_ms`. What is written from now on is another
+    /// state, all of it, from the first block on: of what it has in common with others deduplication finds.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an impossible size, or if writing fails.
+    pub fn snapshot(&mut self, name: Name, size: u64, created_ms: u64) -> Result<(), Error> {
+        check_size(size)?;
+        self.update()?;
+        self.next_writer()?;
+        let rooted = std::mem::replace(&mut self.rooted, Rooted::EMPTY);
+        self.snapshots.push(Taken {
+            name,
+            size,
+            created_ms,
+            rooted,
+        });
+        Ok(())
+    }
+
+    /// The volume is there with its snapshots, durable, with so many bytes.
     ///
     /// # Errors
     /// As [`Store::create_volume`].
-    pub fn finish(mut self, size: u64) -> Result<VolumeRecord, Error> {
-        let record = self.complete(size, None)?;
-        let _roots = self.store.shared.roots.read();
-        let inserted = self.store.insert(record);
-        drop(self.written);
+    pub fn finish(self, size: u64) -> Result<VolumeRecord, Error> {
+        Ok(Self::finish_all(vec![(self, size)])?.remove(0))
+    }
+
+    /// Volumes of one store, each with so many bytes: all of them are there, or none. There is at least one.
+    ///
+    /// # Errors
+    /// As [`Store::create_volume`].
+    pub fn finish_all(mut ingests: Vec<(Self, u64)>) -> Result<Vec<VolumeRecord>, Error> {
+        let (mut records, mut snapshots) = (Vec::new(), Vec::new());
+        for (ingest, size) in &mut ingests {
+            let record = ingest.complete(*size, None)?;
+            snapshots.extend(ingest.snapshot_records(&record)?);
+            records.push(record);
+        }
+        let Some((first, _)) = ingests.first() else {
+            return Ok(records);
+        };
+        let _roots = first.store.shared.roots.read();
+        let inserted = first.store.insert_all(records, snapshots);
+        drop(ingests);
         inserted
+    }
+
+    fn snapshot_records(&mut self, volume: &VolumeRecord) -> Result<Vec<SnapshotRecord>, Error> {
+        let taken = std::mem::take(&mut self.snapshots);
+        let shared = &self.store.shared;
+        let first = shared.ids.snapshots(&*shared.catalog, taken.len() as u64)?;
+        let records = taken.into_iter().zip(first..);
+        let records = records.map(|(taken, id)| SnapshotRecord {
+            id: SnapshotId(id),
+            version: 0,
+            volume: volume.id,
+            name: taken.name,
+            size: taken.size,
+            generation: volume.destaged,
+            root: Some(taken.rooted.root),
+            mapped_blocks: taken.rooted.mapped_blocks,
+            created_ms: taken.created_ms,
+            vhost_queues: 0,
+            group: None,
+        });
+        Ok(records.collect())
     }
 
     /// As [`finish`](Self::finish), in the place of `old`, which is forgotten in the same commit.

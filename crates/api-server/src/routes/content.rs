@@ -9,7 +9,7 @@ use crate::{
     stream::{Inlet, Outlet},
 };
 use api_types::{
-    ApiError, ErrorCode, EventKind, ExportRequest, ImportRequest, Job, JobKind, Volume,
+    ApiError, ErrorCode, EventKind, ExportRequest, ImportRequest, Imported, Job, JobKind,
 };
 use axum::{
     Json,
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use types::{Codec, ImageFormat};
 use utoipa::IntoParams;
 
-/// Makes a volume from an image that the daemon can read. The job's result is a Volume.
+/// Makes a volume from an image that the daemon can read. The job's result is an Imported.
 #[utoipa::path(post, path = "/v1/import", tag = "content", operation_id = "import",
     request_body = ImportRequest, responses((status = 202, body = Job), Errors))]
 pub(crate) async fn import(
@@ -40,14 +40,17 @@ pub(crate) async fn import(
     Ok(accepted(&entry))
 }
 
-fn imported(events: &Events, volume: &Volume) -> Result<Value, ApiError> {
+fn imported(events: &Events, imported: &Imported) -> Result<Value, ApiError> {
+    let volume = &imported.volume;
     let done = match volume.importing {
         None => "was imported",
         Some(_) => "is there, and is being imported",
     };
-    let message = format!("volume {} {done}", volume.name);
-    events.publish(EventKind::VolumeCreated, &volume.name, message);
-    to_value(volume)
+    for volume in std::iter::once(volume).chain(&imported.others) {
+        let message = format!("volume {} {done}", volume.name);
+        events.publish(EventKind::VolumeCreated, &volume.name, message);
+    }
+    to_value(imported)
 }
 
 /// Writes a volume or a snapshot into a raw image on the daemon's host.
@@ -84,13 +87,16 @@ pub(crate) struct WriteParams {
     #[serde(default)]
     #[param(value_type = Option<String>)]
     format: Option<ImageFormat>,
+    /// Of an OVA only this disk, counted from 1.
+    #[serde(default)]
+    disk: Option<usize>,
 }
 
 /// Makes a volume from the body, an image that can be streamed. It is a job too: it can be watched and cancelled.
 #[utoipa::path(put, path = "/v1/content/{name}", tag = "content", operation_id = "content_write",
     params(("name" = String, Path, description = "The volume's name"), WriteParams),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, body = Volume), Errors))]
+    responses((status = 201, body = Imported), Errors))]
 pub(crate) async fn write(
     State(shared): State<Shared>,
     Path(name): Path<String>,
@@ -104,6 +110,7 @@ pub(crate) async fn write(
         dedup: params.dedup,
         codec: params.codec,
         format: params.format,
+        disk: params.disk,
         ..ImportRequest::default()
     };
     let control = Arc::clone(&shared.control);

@@ -7,7 +7,7 @@ use super::{
     jobs,
     output::Output,
 };
-use api_types::Volume;
+use api_types::Imported;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::{
     Method,
@@ -33,10 +33,11 @@ pub(crate) async fn upload(
     name: &Name,
     how: &HowToImport,
     properties: Properties,
-) -> Result<Volume, Failure> {
+) -> Result<Imported, Failure> {
     let mut query: Vec<String> = Vec::new();
     query.extend(how.size.map(|size| format!("size={size}")));
     query.extend(how.format.map(|format| format!("format={format}")));
+    query.extend(how.disk.map(|disk| format!("disk={disk}")));
     query.extend(properties.codec.map(|codec| format!("codec={codec}")));
     query.extend(properties.dedup().map(|dedup| format!("dedup={dedup}")));
     let path = format!("/v1/content/{name}?{}", query.join("&"));

@@ -10,8 +10,8 @@ use super::{
     snapshots,
 };
 use api_types::{
-    Connect, CreateVolume, ExportRequest, ImportRequest, Importing, Job, Restore, TrashEntry,
-    UpdateVolume, Volume, VolumeUsage,
+    Connect, CreateVolume, ExportRequest, ImportRequest, Imported, Importing, Job, Restore,
+    TrashEntry, UpdateVolume, Volume, VolumeUsage,
 };
 use std::path::{Path, PathBuf};
 use types::{
@@ -395,9 +395,11 @@ async fn import(
     properties: Properties,
 ) -> Result<()> {
     let backing = how.backing.iter().map(|path| absolute(path));
-    let volume: Volume = if image == Path::new("-") {
-        if !how.backing.is_empty() || how.data_file.is_some() || how.live {
-            let message = "--backing, --data-file and --live need an image that is a file";
+    let imported: Imported = if image == Path::new("-") {
+        let of_a_file = !how.backing.is_empty() || how.data_file.is_some();
+        if of_a_file || how.live || how.snapshots {
+            let message =
+                "--backing, --data-file, --live and --snapshots need an image that is a file";
             return Err(Failure::usage(message));
         }
         content::upload(client, output, name, how, properties).await?
@@ -418,27 +420,37 @@ async fn import(
             backing: backing.collect::<Result<_>>()?,
             data_file: how.data_file.as_deref().map(absolute).transpose()?,
             live: how.live,
+            snapshots: how.snapshots,
+            disk: how.disk,
         };
         let job: Job = client.post("/v1/import", &request).await?;
         jobs::result(jobs::follow(client, output, job).await?)?
     };
-    output.done(&volume, |v| {
-        if let Some(importing) = &v.importing {
-            return format!(
-                "made '{}', {}: use it now; it is filled from {}, which must stay as it is until 'volume info {}' says no more of it",
-                v.name,
-                format_size(v.size),
-                importing.path,
-                v.name
-            );
-        }
-        format!(
-            "imported '{}', {}, {} used",
+    for note in &imported.notes {
+        eprintln!("holdfast: note: {note}");
+    }
+    output.done(&imported, |Imported { volume, others, .. }| {
+        let all = std::iter::once(volume).chain(others);
+        all.map(imported_line).collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn imported_line(v: &Volume) -> String {
+    if let Some(importing) = &v.importing {
+        return format!(
+            "made '{}', {}: use it now; it is filled from {}, which must stay as it is until 'volume info {}' says no more of it",
             v.name,
             format_size(v.size),
-            format_size(v.used)
-        )
-    })
+            importing.path,
+            v.name
+        );
+    }
+    format!(
+        "imported '{}', {}, {} used",
+        v.name,
+        format_size(v.size),
+        format_size(v.used)
+    )
 }
 
 async fn export(

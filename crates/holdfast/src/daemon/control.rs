@@ -4,9 +4,9 @@ use super::{check, collect, connect, convert, diff, files, group, images, metric
 use api_types::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     Connection, ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DiffLine,
-    ErrorCode, EventKind, ExportRequest, Group, ImportRequest, NbdStatus, Restore, ScrubStatus,
-    ServeVhost, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume, VhostDevice,
-    VhostStatus, Volume, VolumeUsage, Work,
+    ErrorCode, EventKind, ExportRequest, Group, ImportRequest, Imported, NbdStatus, Restore,
+    ScrubStatus, ServeVhost, Snapshot, StoreInfo, StoreUsage, TrashEntry, UpdateVolume,
+    VhostDevice, VhostStatus, Volume, VolumeUsage, Work,
 };
 use catalog::VolumeRecord;
 use parking_lot::Mutex;
@@ -493,8 +493,8 @@ impl Control for Daemon {
         ids.into_iter().map(purge).collect()
     }
 
-    fn import(&self, request: &ImportRequest, work: Work<'_>) -> Result<Volume> {
-        self.describe(images::import(self, request, work)?)
+    fn import(&self, request: &ImportRequest, work: Work<'_>) -> Result<Imported> {
+        self.imported(images::import(self, request, work)?)
     }
 
     fn import_stream(
@@ -502,8 +502,8 @@ impl Control for Daemon {
         request: &ImportRequest,
         content: ContentReader<'_>,
         work: Work<'_>,
-    ) -> Result<Volume> {
-        self.describe(images::import_stream(self, request, content, work)?)
+    ) -> Result<Imported> {
+        self.imported(images::import_stream(self, request, content, work)?)
     }
 
     fn export(&self, request: &ExportRequest, work: Work<'_>) -> Result<()> {

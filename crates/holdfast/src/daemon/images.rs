@@ -4,8 +4,7 @@ use super::{control::Daemon, convert};
 use api_types::{
     ApiError, ContentReader, ContentWriter, ErrorCode, ExportRequest, ImportRequest, Work,
 };
-use catalog::VolumeRecord;
-use image::{Import, NbdUri, OtherFiles, Source, Target};
+use image::{Import, Imported, NbdUri, OtherFiles, Source, Target};
 use std::path::PathBuf;
 use types::VolumeRef;
 use volume::Create;
@@ -47,29 +46,42 @@ fn files(request: &ImportRequest) -> Result<OtherFiles> {
     })
 }
 
+impl Daemon {
+    /// What an import made, in the API's words.
+    pub(crate) fn imported(&self, imported: Imported) -> Result<api_types::Imported> {
+        Ok(api_types::Imported {
+            volume: self.describe(imported.volume)?,
+            others: imported
+                .others
+                .into_iter()
+                .map(|volume| self.describe(volume))
+                .collect::<Result<_>>()?,
+            notes: imported.notes,
+        })
+    }
+}
+
 fn run(
     daemon: &Daemon,
     request: &ImportRequest,
     source: Source<'_>,
     work: Work<'_>,
-) -> Result<VolumeRecord> {
+) -> Result<Imported> {
     let import = Import {
         size: request.size,
         dedup: request.dedup,
         codec: request.codec,
         format: request.format,
         files: files(request)?,
+        snapshots: request.snapshots,
+        disk: request.disk,
         ..Import::new(convert::name(&request.name)?, source)
     };
     image::import(&daemon.store, &daemon.env, import, work).map_err(api_error)
 }
 
 /// From a file or a block device of this host, or from an NBD server.
-pub(crate) fn import(
-    daemon: &Daemon,
-    request: &ImportRequest,
-    work: Work<'_>,
-) -> Result<VolumeRecord> {
+pub(crate) fn import(daemon: &Daemon, request: &ImportRequest, work: Work<'_>) -> Result<Imported> {
     let source = match (NbdUri::is_meant_by(&request.path), request.live) {
         (false, true) => return import_live(daemon, request),
         (false, false) => Source::Path(absolute(&request.path)?),
@@ -86,7 +98,11 @@ pub(crate) fn import(
 }
 
 /// The volume is there at once, and is filled later.
-fn import_live(daemon: &Daemon, request: &ImportRequest) -> Result<VolumeRecord> {
+fn import_live(daemon: &Daemon, request: &ImportRequest) -> Result<Imported> {
+    if request.snapshots {
+        let message = "snapshots cannot be imported while the volume is used: leave out one of --live and --snapshots";
+        return Err(ApiError::new(ErrorCode::Invalid, message));
+    }
     let path = absolute(&request.path)?;
     let (format, size) = (request.format, request.size);
     let live = image::live(&daemon.env, &path, format, &files(request)?, size);
@@ -102,7 +118,11 @@ fn import_live(daemon: &Daemon, request: &ImportRequest) -> Result<VolumeRecord>
     };
     let created = daemon.store.create_volume(&create);
     daemon.fills.look();
-    created.map_err(convert::api_error)
+    Ok(Imported {
+        volume: created.map_err(convert::api_error)?,
+        others: Vec::new(),
+        notes: live.notes,
+    })
 }
 
 /// From bytes that arrive.
@@ -111,7 +131,7 @@ pub(crate) fn import_stream(
     request: &ImportRequest,
     content: ContentReader<'_>,
     work: Work<'_>,
-) -> Result<VolumeRecord> {
+) -> Result<Imported> {
     if request.live {
         let message = "what is sent is imported as it comes; name a file of the daemon's host";
         return Err(ApiError::new(ErrorCode::Invalid, message));

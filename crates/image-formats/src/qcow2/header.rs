@@ -51,10 +51,22 @@ pub(super) struct L1 {
 
 /// A snapshot in an image.
 #[derive(Clone, Debug)]
-pub(super) struct InternalSnapshot {
-    pub(super) id: String,
-    pub(super) name: String,
+pub struct InternalSnapshot {
+    /// What the image calls it: a number, as a rule.
+    pub id: String,
+    /// What people call it; maybe empty, and not always unique.
+    pub name: String,
+    /// When it was taken, milliseconds since the Unix epoch.
+    pub created_ms: u64,
     pub(super) l1: L1,
+}
+
+impl InternalSnapshot {
+    /// Bytes of the disk, then.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.l1.disk_size
+    }
 }
 
 /// Big-endian numbers of a table that was read whole; beyond its end there are zeroes.
@@ -123,7 +135,7 @@ impl Header {
         })
     }
 
-    /// The list of internal snapshots, oldest first.
+    /// The list of internal snapshots.
     pub(super) fn snapshots(&self, source: &Source) -> Result<Vec<InternalSnapshot>, Error> {
         let mut at = self.snapshots_offset;
         if self.snapshots > SNAPSHOTS_MAX {
@@ -143,6 +155,8 @@ impl Header {
             snapshots.push(InternalSnapshot {
                 id: fields.text(texts, id).unwrap_or_default(),
                 name: fields.text(texts + id, name).unwrap_or_default(),
+                created_ms: u64::from(fields.u32(16)) * 1000
+                    + u64::from(fields.u32(20)) / 1_000_000,
                 l1: L1 {
                     offset: fields.u64(0),
                     entries: fields.u32(8),

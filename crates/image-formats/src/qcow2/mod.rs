@@ -16,10 +16,12 @@ use crate::{
     placed::Placed,
     source::Source,
 };
-use header::{Header, InternalSnapshot, L1};
+use header::{Header, L1};
 use map::ClusterMap;
 use std::sync::Arc;
 use types::VOLUME_SIZE_MAX;
+
+pub use header::InternalSnapshot;
 
 /// An image whose header was read.
 pub struct Qcow2 {
@@ -64,12 +66,10 @@ impl Qcow2 {
         self.header.data_file.as_deref()
     }
 
-    /// The names of the internal snapshots, oldest first; the id of one that has no name.
-    pub fn snapshots(&self) -> impl Iterator<Item = &str> {
-        self.snapshots.iter().map(|s| match s.name.as_str() {
-            "" => s.id.as_str(),
-            name => name,
-        })
+    /// The internal snapshots, in the order in which the image has them.
+    #[must_use]
+    pub fn snapshots(&self) -> &[InternalSnapshot] {
+        &self.snapshots
     }
 
     /// The disk as it is now.

@@ -207,7 +207,7 @@ fn an_nbd_export_becomes_a_volume_with_holes() {
         .chunks(4096)
         .filter(|block| !types::is_zero(block))
         .count();
-    assert_eq!(record.mapped_blocks, blocks as u64);
+    assert_eq!(record.volume.mapped_blocks, blocks as u64);
     assert_eq!(seen.done.into_inner(), expect.len() as u64);
 
     let unknown = NbdUri {

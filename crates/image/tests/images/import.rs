@@ -19,7 +19,8 @@ fn import_stream(
         size,
         ..Import::new("v".parse().unwrap(), Source::Reader(reader))
     };
-    image::import(&world.store, &world.env, request, &NoProgress)
+    let imported = image::import(&world.store, &world.env, request, &NoProgress)?;
+    Ok(imported.volume)
 }
 
 fn is_gone(world: &World) {
@@ -36,7 +37,8 @@ fn a_file_with_holes_becomes_a_volume_with_holes() {
     sparse(&path, 200 * MIB, &data);
     let progress = CancelAfter::never();
     let request = from_path("v", &path);
-    let record = image::import(&world.store, &world.env, request, &progress).unwrap();
+    let imported = image::import(&world.store, &world.env, request, &progress).unwrap();
+    let record = imported.volume;
     assert_eq!(record.size, 200 * MIB);
     assert_eq!(record.mapped_blocks, 2 + 11 * 256 + 256);
     let seen = (progress.done.load(Relaxed), progress.total.load(Relaxed));
@@ -80,7 +82,8 @@ fn a_size_may_be_asked_for_but_not_a_smaller_one() {
         size,
         ..from_path("v", &path)
     };
-    let record = image::import(&world.store, &world.env, request, &NoProgress).unwrap();
+    let imported = image::import(&world.store, &world.env, request, &NoProgress).unwrap();
+    let record = imported.volume;
     assert_eq!((record.size, record.mapped_blocks), (4 * MIB, 512));
 }
 

@@ -46,7 +46,8 @@ impl World {
 
     pub(crate) fn import(&self, name: &str, path: &Path) -> Result<VolumeRecord, Error> {
         let request = from_path(name, path);
-        image::import(&self.store, &self.env, request, &NoProgress)
+        let imported = image::import(&self.store, &self.env, request, &NoProgress)?;
+        Ok(imported.volume)
     }
 
     pub(crate) fn export(&self, name: &str, path: &Path) -> Result<Exported, Error> {

@@ -5,21 +5,28 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
 
-const IMPORT: &str = "Formats: raw, qcow2 and vmdk; vhdx, vhd (vpc) and vdi through qemu-nbd, which has to be installed (package
-qemu-utils, on some systems qemu-img). What an image is, its content says. From standard input: raw and stream-optimized vmdk.
+const IMPORT: &str = "Formats: raw, qcow2, vmdk and ova; vhdx, vhd (vpc) and vdi through qemu-nbd, which has to be installed
+(package qemu-utils, on some systems qemu-img). What an image is, its content says. From standard input: raw,
+stream-optimized vmdk, and ova.
 
 An NBD export is read as the raw disk that its server makes of it: nbd://HOST[:PORT]/EXPORT, or
 nbd+unix:///EXPORT?socket=PATH.
+
+Of an OVA each disk becomes a volume: NAME, or NAME-1, NAME-2 and so on. Its digests (manifest) are verified; who signed
+it (certificate) is not.
 
 Nothing but the named files is opened, whatever an image refers to. An import that fails leaves no volume.
 
 Examples:
   holdfast volume import debian.qcow2 debian --codec zstd
   holdfast volume import overlay.qcow2 web --backing base.qcow2
+  holdfast volume import lab.qcow2 lab --snapshots
   holdfast volume import big.vmdk web --live     start the machine now; 'volume info web' says how far it is,
                                                  'volume rm web' gives it up, and leaves the image as it is
   holdfast volume import nbd://old-host/web web
-  zstdcat debian.raw.zst | holdfast volume import - debian";
+  zstdcat debian.raw.zst | holdfast volume import - debian
+  holdfast volume import appliance.ova app
+  curl -s https://images.example/appliance.ova | holdfast volume import - app --disk 1";
 
 /// What an image is, and what it is read with.
 #[derive(Debug, Args)]
@@ -27,7 +34,7 @@ pub(crate) struct HowToImport {
     /// The volume's size, if larger than the image.
     #[arg(long, short, value_parser = parse_size)]
     pub(crate) size: Option<u64>,
-    /// What the image is: raw, qcow2, vmdk, vhdx, vhd or vdi; without it, what its content says.
+    /// What the image is: raw, qcow2, vmdk, vhdx, vhd, vdi or ova; without it, what its content says.
     #[arg(long, short, value_name = "FORMAT")]
     pub(crate) format: Option<ImageFormat>,
     /// The image behind it, if it is only a difference; again for the one behind that.
@@ -40,6 +47,12 @@ pub(crate) struct HowToImport {
     /// until the volume is filled.
     #[arg(long)]
     pub(crate) live: bool,
+    /// Import the snapshots that a qcow2 image has in it, too: as snapshots of the volume, each stored as what differs.
+    #[arg(long, conflicts_with = "live")]
+    pub(crate) snapshots: bool,
+    /// Of an OVA only this disk, counted from 1; without it all of them, called NAME-1, NAME-2 and so on if there are several.
+    #[arg(long, value_name = "N", conflicts_with = "live")]
+    pub(crate) disk: Option<usize>,
 }
 
 /// What can be chosen for volumes.
