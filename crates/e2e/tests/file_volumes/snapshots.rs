@@ -2,7 +2,10 @@
 
 use crate::host::{Host, LIMIT, MIB, qemu};
 use anyhow::{Result, ensure};
-use e2e::process::{command, run};
+use e2e::{
+    process::{command, run},
+    torture::nbd::{Client, Request},
+};
 use serde_json::Value;
 use std::{fs, os::unix::fs::MetadataExt};
 
@@ -127,5 +130,28 @@ fn qcow2_files_have_snapshots_of_their_own() -> Result<()> {
         "qcow2"
     );
     host.ok(&["volume", "rollback", "theirs@before"])?;
+    Ok(())
+}
+
+#[test]
+fn who_has_just_left_is_in_nobodys_way() -> Result<()> {
+    let host = Host::new()?;
+    host.ok(&["volume", "create", "s", "64M"])?;
+    let qcow2 = ["--backend", "file", "--file-format", "qcow2"];
+    host.ok(&[&["volume", "create", "q", "64M"], &qcow2[..]].concat())?;
+    for volume in ["s", "q"] {
+        let machine = || -> Result<()> {
+            let mut client = Client::connect(&host.daemon.nbd_socket(), volume)?;
+            client.ask(Request::Write(0, vec![1; 1 << 20], false))?;
+            Ok(())
+        };
+        for number in 0..10 {
+            let snapshot = format!("{volume}@{number}");
+            machine()?;
+            host.ok(&["snapshot", "create", &snapshot])?;
+            machine()?;
+            host.ok(&["snapshot", "rollback", &snapshot])?;
+        }
+    }
     Ok(())
 }

@@ -13,9 +13,13 @@ use parking_lot::Mutex;
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 use types::{BLOCK_SIZE, Name, VolumeId, VolumeRef};
 use volume::{Create, Source, Store, Update};
+
+/// Clients that were ended a moment ago are still leaving, for so long at most.
+pub(crate) const LEAVING: Duration = Duration::from_millis(500);
 
 /// Everything that the API reaches.
 pub(crate) struct Daemon {
@@ -62,9 +66,11 @@ impl Daemon {
 
     pub(crate) fn refuse_in_use(&self, name: &Name, to: &str) -> Result<()> {
         // Whoever wants something of what is not there will be told.
-        let found = self.store.find(name);
-        let guests = found.map_or(0, |record| self.vhost.guests(record.id));
-        match self.connections_of(name) + guests {
+        let Ok(record) = self.store.find(name) else {
+            return Ok(());
+        };
+        self.wait_for_departure(&record, LEAVING);
+        match self.clients(&record) {
             0 => Ok(()),
             count => Err(ApiError::new(
                 ErrorCode::InUse,

@@ -6,7 +6,10 @@ mod moves;
 mod snapshots;
 mod verify;
 
-use super::{control::Daemon, convert as words};
+use super::{
+    control::{Daemon, LEAVING},
+    convert as words,
+};
 use api_types::{ApiError, CreateVolume, ErrorCode, FileInfo, FileSpec, UpdateVolume};
 use catalog::{Backend, ImageFile, VolumeRecord};
 use env::Env;
@@ -16,6 +19,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
+    time::Duration,
 };
 use types::{FileDriver, FileFormat, Name, VolumeId};
 use volume::Update;
@@ -115,6 +119,23 @@ impl Files {
 
     /// The device of a volume that is a file, opened if nobody has it open.
     pub(crate) fn device(
+        &self,
+        record: &VolumeRecord,
+        file: &ImageFile,
+    ) -> std::result::Result<Arc<dyn Disk>, file_disk::Error> {
+        let clock = &self.env.clock;
+        let end = clock.monotonic() + LEAVING;
+        loop {
+            match self.try_device(record, file) {
+                Err(e) if e.kind() == file_disk::ErrorKind::InUse && clock.monotonic() < end => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_device(
         &self,
         record: &VolumeRecord,
         file: &ImageFile,

@@ -74,7 +74,7 @@ impl Daemon {
         set.map_err(convert::api_error)
     }
 
-    fn clients(&self, record: &VolumeRecord) -> u64 {
+    pub(crate) fn clients(&self, record: &VolumeRecord) -> u64 {
         self.connections_of(&record.name) + self.vhost.guests(record.id)
     }
 
@@ -96,9 +96,10 @@ impl Daemon {
         discarded
     }
 
-    fn wait_for_departure(&self, record: &VolumeRecord) {
+    /// Gives clients that are leaving so much time.
+    pub(crate) fn wait_for_departure(&self, record: &VolumeRecord, patience: Duration) {
         let clock = &self.env.clock;
-        let end = clock.monotonic() + PATIENCE;
+        let end = clock.monotonic() + patience;
         while self.clients(record) > 0 && clock.monotonic() < end {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -156,7 +157,7 @@ impl ModeControl for Daemon {
     fn power_off(&self, name: &str, request: &PowerOff) -> Result<Volume> {
         let record = self.find(name)?;
         let decision = decided(&record, request.decision)?;
-        self.wait_for_departure(&record);
+        self.wait_for_departure(&record, PATIENCE);
         self.refuse_in_use(&record.name, "powered off")?;
         let done = match decision {
             Decision::Commit => self.commit(&record)?,
