@@ -38,6 +38,7 @@ pub(super) struct Tar<R> {
     left: u64,
     padding: u64,
     digests: Option<Digests>,
+    ended: bool,
 }
 
 struct Header {
@@ -64,6 +65,7 @@ impl<R: Read> Tar<R> {
             left: 0,
             padding: 0,
             digests: None,
+            ended: false,
         }
     }
 
@@ -72,7 +74,11 @@ impl<R: Read> Tar<R> {
         let mut extension = Extension::default();
         loop {
             self.finish_member()?;
+            if self.ended {
+                return Ok(None);
+            }
             let Some(header) = self.read_header()? else {
+                self.ended = true;
                 return Ok(None);
             };
             (self.left, self.padding) = (header.len, padding(header.len));

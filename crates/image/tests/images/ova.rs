@@ -391,6 +391,11 @@ fn archives_that_make_no_sense_leave_nothing() {
     let mut behind = bytes.clone();
     behind.push(1);
     refused(&world, &behind, "something follows its end");
+    // A disk behind the end is none: what was read on there was taken for it, and left the volume empty.
+    let (last, end) = (member("two.vmdk", b'0', &disks.vmdk[1]), [0; 1024]);
+    let before = bytes.len() - last.len() - end.len();
+    let late = [&bytes[..before], &end, &last, &end].concat();
+    refused(&world, &late, "something follows its end");
     file(&world, &bytes).unwrap();
 }
 
