@@ -11,6 +11,7 @@ pub mod catalog_file;
 pub mod catalog_record;
 pub mod frame;
 pub mod image;
+pub mod image_formats;
 pub mod input;
 pub mod journal_record;
 pub mod journal_recovery;
