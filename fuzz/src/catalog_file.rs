@@ -83,6 +83,7 @@ fn volume(id: u64, name: &str) -> VolumeRecord {
         mode: Default::default(),
         base: None,
         independent: false,
+        policy: None,
     }
 }
 
@@ -99,6 +100,7 @@ fn snapshot(volume: u64) -> SnapshotRecord {
         created_ms: 5,
         vhost_queues: 0,
         group: None,
+        scheduled: false,
     }
 }
 

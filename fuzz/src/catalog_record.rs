@@ -1,7 +1,7 @@
 //! Records of the catalog, with right checksums over hostile fields.
 
 use crate::{alloc::bounded, input::Input};
-use catalog::{Properties, SnapshotRecord, Trashed, VolumeRecord};
+use catalog::{Properties, SnapshotPolicy, SnapshotRecord, Trashed, VolumeRecord};
 use catalog_redb::testing::{reread, sealed, snapshot, volume};
 use types::{Codec, Epoch, Generation, PackId, Pointer, Root, SnapshotId, VolumeId, Limits};
 
@@ -57,6 +57,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
             at_ms: 5,
             until_ms: 6,
         });
+        let policy = origin.as_ref().map(|_| SnapshotPolicy {
+            schedule: "@daily".to_owned(),
+            keep: "daily:7".to_owned(),
+            pattern: "d-%F".to_owned(),
+            done_ms: 5,
+            last_ms: Some(4),
+        });
         add(
             1,
             volume(&VolumeRecord {
@@ -83,6 +90,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 mode: Default::default(),
                 base: None,
                 independent: false,
+                policy: policy.map(Box::new),
             }),
         );
     }
@@ -101,6 +109,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 created_ms: 1_700_000_000_000,
                 vhost_queues: 16,
                 group: Some(SnapshotId(3)),
+                scheduled: true,
             }),
         );
     }

@@ -112,6 +112,7 @@ impl FakeControl {
             dirty: 0,
             mode: Default::default(),
             independent: false,
+            snapshot_policy: None,
             apart: None,
             file: None,
             importing: None,
@@ -226,6 +227,7 @@ impl Control for FakeControl {
             held.volume.dedup = request.dedup.unwrap_or(true);
             held.volume.read_only = request.read_only.unwrap_or(false);
             held.volume.quota = request.quota.filter(|&bytes| bytes != 0);
+            modes::set_policy(&mut held.volume, &request.snapshot_policy)?;
             Ok(held.volume.clone())
         })
     }
@@ -251,6 +253,7 @@ impl Control for FakeControl {
             if let Some(new) = &request.name {
                 volume.name.clone_from(new);
             }
+            modes::set_policy(volume, &request.snapshot_policy)?;
             Ok(volume.clone())
         })?;
         let mut state = self.state.lock();
@@ -320,6 +323,7 @@ impl Control for FakeControl {
                 created_ms: 1_700_000_000_000,
                 group: None,
                 vhost: None,
+                scheduled: false,
             };
             held.snapshots.push((snapshot.clone(), held.data.clone()));
             held.volume.snapshots += 1;

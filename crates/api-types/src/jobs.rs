@@ -107,6 +107,8 @@ pub enum EventKind {
     SnapshotCreated,
     /// A snapshot was removed.
     SnapshotRemoved,
+    /// A scheduled snapshot could not be taken, or not be removed when it had expired.
+    SnapshotFailed,
     /// A volume or a snapshot is served over vhost-user-blk.
     VhostOn,
     /// It is so no longer.

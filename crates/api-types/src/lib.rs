@@ -11,6 +11,7 @@ mod files;
 mod jobs;
 mod limits;
 mod modes;
+mod policy;
 mod report;
 mod scrub;
 mod vhost;
@@ -29,6 +30,7 @@ pub use files::{
 pub use jobs::{Event, EventKind, Job, JobKind, JobState};
 pub use limits::{Limit, Limits};
 pub use modes::{Apart, Decision, ModeControl, Power, PowerOff};
+pub use policy::{PolicyChange, SnapshotPolicy};
 pub use report::{
     CollectReport, CollectRequest, Connection, NbdStatus, SpaceLevel, StoreInfo, StoreUsage,
 };

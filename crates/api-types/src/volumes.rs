@@ -1,6 +1,6 @@
 //! Volumes, snapshots, trash, images.
 
-use crate::{Apart, FileInfo, FileSpec, Limits};
+use crate::{Apart, FileInfo, FileSpec, Limits, PolicyChange, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use types::{Codec, DiskMode, ImageFormat};
 use utoipa::ToSchema;
@@ -52,6 +52,9 @@ pub struct Volume {
     pub mode: DiskMode,
     /// Whether it is left out where snapshots of several volumes are taken, set back or cloned.
     pub independent: bool,
+    /// Its scheduled snapshots; absent: nothing is chosen about them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_policy: Option<SnapshotPolicy>,
     /// What is written to it and kept apart; absent: nothing, as it is persistent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apart: Option<Apart>,
@@ -107,6 +110,9 @@ pub struct CreateVolume {
     /// See [`Volume::quota`]. A clone does not inherit it.
     #[serde(default)]
     pub quota: Option<u64>,
+    /// Its scheduled snapshots. A clone does not inherit them.
+    #[serde(default)]
+    pub snapshot_policy: PolicyChange,
     /// It is to be a plain file; absent: its data are in the store.
     #[serde(default)]
     pub file: Option<FileSpec>,
@@ -148,6 +154,9 @@ pub struct UpdateVolume {
     /// See [`Volume::independent`].
     #[serde(default)]
     pub independent: Option<bool>,
+    /// Its scheduled snapshots.
+    #[serde(default)]
+    pub snapshot_policy: PolicyChange,
 }
 
 /// A snapshot.
@@ -171,6 +180,9 @@ pub struct Snapshot {
     /// If it was taken together with others, at one instant: a number that they share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<u64>,
+    /// Whether it was taken by the volume's policy, which may remove it.
+    #[serde(default)]
+    pub scheduled: bool,
 }
 
 /// Snapshots of several volumes that belong together. Those of independent volumes are left out.

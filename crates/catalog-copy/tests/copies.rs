@@ -39,6 +39,7 @@ fn volume(id: u64, name: &str) -> Change {
         mode: Default::default(),
         base: None,
         independent: false,
+        policy: None,
     })
 }
 

@@ -55,9 +55,9 @@ impl Record for Settings {
 
 impl Record for VolumeRecord {
     const TABLE: &'static str = "volumes";
-    /// No quota; no queues, all of it in the store, none of six limits, no image that it is filled from, and persistent.
+    /// No quota; no queues, all of it in the store, none of six limits, no image that it is filled from, persistent, and no policy.
     fn lacks(version: u8) -> &'static [u8] {
-        if version == 1 { &[0; 13] } else { &[0; 12] }
+        if version == 1 { &[0; 14] } else { &[0; 13] }
     }
     fn key(&self) -> Vec<u8> {
         volume_key(self.id)
@@ -69,9 +69,9 @@ impl Record for VolumeRecord {
 
 impl Record for SnapshotRecord {
     const TABLE: &'static str = "snapshots";
-    /// No queues; no group.
+    /// No queues; no group; not scheduled.
     fn lacks(_version: u8) -> &'static [u8] {
-        &[0, 0]
+        &[0, 0, 0]
     }
     fn key(&self) -> Vec<u8> {
         snapshot_key(self.volume, self.id)

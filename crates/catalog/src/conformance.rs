@@ -2,7 +2,7 @@
 
 use crate::{
     Backend, Catalog, Change, ErrorKind, IdKind, ImageFile, ImageSource, Properties, Settings,
-    SnapshotRecord, SourceFile, Step, Trashed, VolumeRecord,
+    SnapshotPolicy, SnapshotRecord, SourceFile, Step, Trashed, VolumeRecord,
 };
 use std::collections::HashSet;
 use types::{
@@ -82,6 +82,13 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
         mode: DiskMode::Undoable,
         base: Some(SnapshotId(5)),
         independent: true,
+        policy: Some(Box::new(SnapshotPolicy {
+            schedule: "@daily".to_owned(),
+            keep: "daily:7".to_owned(),
+            pattern: "d-%F".to_owned(),
+            done_ms: 5,
+            last_ms: Some(4),
+        })),
     }
 }
 
@@ -98,6 +105,7 @@ fn snapshot(volume: u64, id: u64, text: &str) -> SnapshotRecord {
         created_ms: 2,
         vhost_queues: 2,
         group: Some(SnapshotId(3)),
+        scheduled: true,
     }
 }
 

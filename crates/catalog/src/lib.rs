@@ -7,9 +7,11 @@
 pub mod conformance;
 mod contents;
 mod memory;
+mod policy;
 
 pub use contents::{Contents, Step};
 pub use memory::MemoryCatalog;
+pub use policy::{PolicyChange, SnapshotPolicy};
 
 use serde::{Deserialize, Serialize};
 use std::{error::Error as StdError, fmt, ops::Range, sync::Arc};
@@ -218,6 +220,8 @@ pub struct VolumeRecord {
     pub base: Option<SnapshotId>,
     /// Left out where snapshots of several volumes are taken.
     pub independent: bool,
+    /// Its scheduled snapshots, if anything is chosen about them.
+    pub policy: Option<Box<SnapshotPolicy>>,
 }
 
 /// An image that a volume is filled from while it is used, and how far that is.
@@ -338,6 +342,8 @@ pub struct SnapshotRecord {
     pub vhost_queues: u16,
     /// If it was taken together with others, at one instant: the first of them.
     pub group: Option<SnapshotId>,
+    /// It was taken by its volume's policy, which may remove it: no person chose it.
+    pub scheduled: bool,
 }
 
 /// What the caller must do.

@@ -119,6 +119,27 @@ fn volumes_from_creation_to_the_trash_and_back() {
     d.fail(4, "volume resize web 1G");
     d.run(0, "volume resize web 1G --allow-data-loss");
     d.run(0, "volume set web codec=none dedup=off read-only=on");
+    let shown = d.run(
+        0,
+        "volume set web snapshots.schedule=@daily snapshots.keep=daily:7",
+    );
+    assert!(
+        shown.contains("@daily (UTC)") && shown.contains("daily:7"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("2023-11-14 23:13:20") && shown.contains("none yet"),
+        "{shown}"
+    );
+    d.fail(2, "volume set web snapshots.schedule=never");
+    d.run(0, "volume set web snapshots.schedule=");
+    let policy = &d.json("volume info web")["snapshot_policy"];
+    assert_eq!(
+        (&policy["schedule"], &policy["keep"]),
+        (&Value::Null, &"daily:7".into())
+    );
+    d.run(0, "volume set web snapshots.keep=");
+    assert_eq!(d.json("volume info web")["snapshot_policy"], Value::Null);
     let web = d.json("volume info web");
     assert_eq!(
         (&web["codec"], &web["dedup"]),

@@ -5,7 +5,9 @@ use crate::{
     store::Store,
     volume::{Rooted, Volume},
 };
-use catalog::{Backend, Change, ImageSource, Properties, SnapshotRecord, VolumeRecord};
+use catalog::{
+    Backend, Change, ImageSource, PolicyChange, Properties, SnapshotRecord, VolumeRecord,
+};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use types::{
     Codec, Generation, Limits, Name, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN, VolumeId,
@@ -29,6 +31,8 @@ pub struct Create {
     pub quota: Option<u64>,
     /// Queues of the vhost-user-blk device that it is served as; 0: it is not.
     pub vhost_queues: u16,
+    /// What is chosen about its scheduled snapshots.
+    pub policy: PolicyChange,
 }
 
 /// What a volume begins as.
@@ -63,6 +67,8 @@ pub struct Update {
     pub limits: Vec<LimitChange>,
     /// Leave it out where snapshots of several volumes are taken.
     pub independent: Option<bool>,
+    /// Its scheduled snapshots.
+    pub policy: PolicyChange,
 }
 
 /// Checks a volume's size, bytes.
@@ -141,9 +147,12 @@ impl Store {
             read_only: create.read_only,
         };
         let record = self.new_record(create.name.clone(), size, properties, rooted, origin)?;
+        let mut policy = None;
+        create.policy.apply(&mut policy, record.created_ms);
         Ok(VolumeRecord {
             quota: create.quota,
             vhost_queues: create.vhost_queues,
+            policy,
             ..record
         })
     }
@@ -188,6 +197,7 @@ impl Store {
             mode: Default::default(),
             base: None,
             independent: false,
+            policy: None,
         })
     }
 
@@ -295,6 +305,9 @@ impl Volume {
             changed.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
         }
         record.independent = update.independent.unwrap_or(record.independent);
+        update
+            .policy
+            .apply(&mut record.policy, self.shared.now_ms());
         self.commit_record(&mut committed, record)?;
         Ok(committed.record.clone())
     }

@@ -56,7 +56,11 @@ impl Store {
     ) -> Result<VolumeRecord, Error> {
         let volume = self.shared.volume(self.shared.find(name)?.id)?;
         let _managing = volume.manage.lock();
-        Self::refuse_mode(&volume.record.lock().record)?;
+        {
+            let committed = volume.record.lock();
+            Self::refuse_mode(&committed.record)?;
+            Self::refuse_scheduled(&committed.record)?;
+        }
         if !self.shared.catalog.snapshots(volume.id)?.is_empty() {
             let message =
                 format!("'{name}' has snapshots, which a file cannot take over: remove them first");

@@ -49,6 +49,15 @@ pub(crate) struct Along {
     pub(crate) removed: Option<SnapshotRecord>,
 }
 
+/// Why snapshots are taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kind {
+    /// They belong together.
+    pub(crate) grouped: bool,
+    /// Their volumes' policies ask for them.
+    pub(crate) scheduled: bool,
+}
+
 /// Asked for each snapshot, under the lock of the volume's record.
 pub(crate) type Beside<'a> =
     &'a dyn Fn(&VolumeRecord, &SnapshotRecord) -> Result<Option<Along>, Error>;
@@ -65,7 +74,11 @@ impl Store {
     /// [`create_snapshot`](Self::create_snapshot).
     pub fn create_group(&self, snapshots: &[VolumeRef]) -> Result<Vec<SnapshotRecord>, Error> {
         let all: Vec<&VolumeRef> = snapshots.iter().collect();
-        self.take_snapshots(&all, true, NOTHING)?;
+        let kind = Kind {
+            grouped: true,
+            ..Kind::default()
+        };
+        self.take_snapshots(&all, kind, NOTHING)?;
         snapshots.iter().map(|r| self.shared.snapshot(r)).collect()
     }
 
@@ -109,11 +122,11 @@ impl Store {
         Ok(subjects.into_values().collect())
     }
 
-    /// Takes snapshots, all or none, and does what is to be done `beside`; `grouped` notes that they belong together.
+    /// Takes snapshots, all or none, and does what is to be done `beside`.
     pub(crate) fn take_snapshots(
         &self,
         refs: &[&VolumeRef],
-        grouped: bool,
+        kind: Kind,
         beside: Beside<'_>,
     ) -> Result<(), Error> {
         // Until the roots that are carried over are in the catalog, nobody collects.
@@ -134,7 +147,7 @@ impl Store {
         }
         let catalog = &*self.shared.catalog;
         let first = (self.shared.ids).snapshots(catalog, subjects.len() as u64)?;
-        let group = grouped.then_some(SnapshotId(first));
+        let group = kind.grouped.then_some(SnapshotId(first));
         let frozen = freeze(&subjects)?;
         let created_ms = self.shared.now_ms();
         make_durable(&subjects, &frozen)?;
@@ -151,6 +164,7 @@ impl Store {
             created_ms,
             vhost_queues: 0,
             group,
+            scheduled: kind.scheduled,
         });
         self.commit_snapshots(&subjects, &frozen, records.collect(), beside)
     }

@@ -193,6 +193,7 @@ impl Ingest<'_> {
             created_ms: taken.created_ms,
             vhost_queues: 0,
             group: None,
+            scheduled: false,
         });
         Ok(records.collect())
     }

@@ -51,6 +51,7 @@ mod manifest;
 mod modes;
 mod nodes;
 mod open;
+mod policy;
 mod quota;
 mod ranges;
 mod read;
@@ -68,7 +69,10 @@ mod write;
 
 pub use below::{Images, SourceDisk};
 pub use budget::Pressure;
-pub use catalog::{ImageSource, Properties, Settings, SnapshotRecord, SourceFile, VolumeRecord};
+pub use catalog::{
+    ImageSource, PolicyChange, Properties, Settings, SnapshotPolicy, SnapshotRecord, SourceFile,
+    VolumeRecord,
+};
 pub use config::{Background, Config};
 pub use create::{Create, Source, Update, check_size};
 pub use diff::{Diff, DiffExtent};
@@ -79,6 +83,7 @@ pub use ingest::Ingest;
 pub use manifest::{FORMAT_VERSION, Manifest};
 pub use modes::Base;
 pub use open::InitOptions;
+pub use policy::Scheduled;
 pub use rebuild::Rebuilt;
 pub use repair::{JournalDamage, LostFlushes};
 pub use space::SpaceLevel;

@@ -12,7 +12,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    group::Along,
+    group::{Along, Kind},
     layer::Layer,
     snapshot::removal,
     store::{Shared, Store},
@@ -150,7 +150,7 @@ impl Store {
             volume: seen.name.clone(),
             snapshot: Some(base.parse().map_err(invalid)?),
         };
-        self.take_snapshots(&[&r], false, &|record, snapshot| {
+        self.take_snapshots(&[&r], Kind::default(), &|record, snapshot| {
             if (record.id, record.base) != (seen.id, seen.base) {
                 let message = format!("'{}' was changed meanwhile; try again", seen.name);
                 return Err(Error::new(ErrorKind::Conflict, message));

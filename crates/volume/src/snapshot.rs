@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    group::NOTHING,
+    group::{Kind, NOTHING},
     store::{Shared, Store},
     volume::{Committed, Rooted, Volume, Wanted},
 };
@@ -31,7 +31,7 @@ impl Store {
             volume: volume.clone(),
             snapshot: Some(name.clone()),
         };
-        self.take_snapshots(&[&r], false, NOTHING)?;
+        self.take_snapshots(&[&r], Kind::default(), NOTHING)?;
         self.shared.snapshot(&r)
     }
 
@@ -44,12 +44,25 @@ impl Store {
             volume: volume.clone(),
             snapshot: Some(name.clone()),
         };
-        let snapshot = self.shared.snapshot(&r)?;
+        self.remove_if(&r, |_| true)
+    }
+
+    /// Removes a snapshot if it is the right one.
+    pub(crate) fn remove_if(
+        &self,
+        r: &VolumeRef,
+        right: impl Fn(&SnapshotRecord) -> bool,
+    ) -> Result<(), Error> {
+        let snapshot = self.shared.snapshot(r)?;
         let volume = self.shared.volume(snapshot.volume)?;
         let _managing = volume.manage.lock();
         let mut committed = volume.record.lock();
         // Under the lock: destaging may have just changed the record.
-        let snapshot = self.shared.snapshot(&r)?;
+        let snapshot = self.shared.snapshot(r)?;
+        if !right(&snapshot) {
+            let message = format!("'{r}' is another snapshot now");
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
         Volume::refuse_base(&committed, &snapshot)?;
         let removal = [removal(&snapshot)];
         self.shared

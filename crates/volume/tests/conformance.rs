@@ -25,6 +25,7 @@ fn suite(env: &env::Env, dir: &Path, config: Config) {
             read_only: false,
             quota: None,
             vhost_queues: 0,
+            policy: Default::default(),
         };
         store.create_volume(&create).unwrap();
         let device = store.device(&create.name.into()).unwrap();

@@ -30,6 +30,7 @@ fn create(store: &Store, name: &str, source: Source) -> Arc<dyn BlockDevice> {
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     };
     store.create_volume(&create).unwrap();
     store.device(&create.name.into()).unwrap()

@@ -33,6 +33,7 @@ fn new(sim: &SimEnv) -> Store {
             read_only: false,
             quota: None,
             vhost_queues: 0,
+            policy: Default::default(),
         };
         store.create_volume(&create).unwrap();
     }
@@ -153,6 +154,7 @@ fn clones_of_a_group_are_all_made_or_none() {
             read_only: false,
             quota: None,
             vhost_queues: 0,
+            policy: Default::default(),
         };
         let creates: Vec<Create> = refs("g").into_iter().zip(names).map(clone).collect();
         store.create_volumes(&creates)

@@ -30,6 +30,7 @@ fn new(sim: &SimEnv, mode: DiskMode) -> Store {
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     };
     store.create_volume(&create).unwrap();
     write(&store, 1);

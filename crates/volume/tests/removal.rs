@@ -33,6 +33,7 @@ fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevice> {
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     };
     store.create_volume(&create).unwrap();
     device(store, volume)

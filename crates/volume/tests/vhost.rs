@@ -23,6 +23,7 @@ fn create(name: &str, source: Source) -> Create {
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     }
 }
 

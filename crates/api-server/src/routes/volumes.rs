@@ -95,7 +95,10 @@ fn changes(name: &str, request: &UpdateVolume) -> String {
                 .map(|seconds| format!("{name}-burst-seconds={seconds}")),
         ]
     });
-    let parts: Vec<_> = parts.into_iter().chain(limits).flatten().collect();
+    let policy = request.snapshot_policy.list().into_iter();
+    let policy = policy.map(|(name, value)| Some(format!("{name}={value}")));
+    let parts = parts.into_iter().chain(limits).chain(policy);
+    let parts: Vec<_> = parts.flatten().collect();
     format!("volume {name} was changed: {}", parts.join(" "))
 }
 

@@ -37,6 +37,7 @@ fn volume() -> VolumeRecord {
         mode: Default::default(),
         base: None,
         independent: false,
+        policy: None,
     }
 }
 
@@ -53,6 +54,7 @@ fn snapshot() -> SnapshotRecord {
         created_ms: 3,
         vhost_queues: 0,
         group: None,
+        scheduled: false,
     }
 }
 
@@ -82,11 +84,11 @@ fn why(bytes: &[u8]) -> String {
 fn version_3_looks_like_this() {
     assert_eq!(
         hex(&encode(&volume()).unwrap()),
-        "0301020377656203808080800486a001020708010200090103744031010a0b0000000000000000000000000043e96bd2"
+        "0301020377656203808080800486a001020708010200090103744031010a0b0000000000000000000000000000f0d68400"
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),
-        "030401010173800402000003000068d0bfb7"
+        "0304010101738004020000030000002c27d5b9"
     );
     assert_eq!(
         hex(&encode(&Settings::default()).unwrap()),

@@ -31,6 +31,7 @@ pub fn volume(id: u64, text: &str) -> VolumeRecord {
         mode: Default::default(),
         base: None,
         independent: false,
+        policy: None,
     }
 }
 
@@ -47,6 +48,7 @@ pub fn snapshot(volume: u64, id: u64, text: &str) -> SnapshotRecord {
         created_ms: 2,
         vhost_queues: 0,
         group: None,
+        scheduled: false,
     }
 }
 

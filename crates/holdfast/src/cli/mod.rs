@@ -11,6 +11,7 @@ mod jobs;
 mod limits;
 mod modes;
 mod output;
+mod policy;
 mod snapshots;
 mod store;
 mod vhost;

@@ -153,9 +153,10 @@ pub(crate) async fn snapshot(
                     format_size(s.used),
                     time(s.created_ms),
                     switch(s.vhost.is_some()),
+                    if s.scheduled { "yes" } else { "" }.to_owned(),
                 ]
             };
-            let header = ["NAME", ">SIZE", ">USED", "CREATED", "VHOST"];
+            let header = ["NAME", ">SIZE", ">USED", "CREATED", "VHOST", "SCHEDULED"];
             output.show(&snapshots, |snapshots| {
                 table(&header, snapshots.iter().map(row))
             })

@@ -7,7 +7,7 @@ use super::{
     failure::Failure,
     files, jobs, limits, modes,
     output::{Output, duration, pairs, switch, table, time},
-    snapshots,
+    policy, snapshots,
 };
 use api_types::{
     Connect, CreateVolume, ExportRequest, ImportRequest, Imported, Importing, Job, Restore,
@@ -32,6 +32,7 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
             properties,
             read_only,
             quota,
+            policy,
             backend,
             file,
             reuse,
@@ -41,6 +42,7 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
                 size: size_.or(size),
                 read_only: read_only.then_some(true),
                 quota,
+                snapshot_policy: policy.into(),
                 ..create(&name, properties)
             };
             made(output, &client.post("/v1/volumes", &request).await?)
@@ -297,6 +299,7 @@ fn details(v: &Volume) -> String {
         ("created", time(v.created_ms)),
     ]);
     lines.extend(modes::lines(v));
+    lines.extend(policy::lines(v));
     if let Some(importing) = &v.importing {
         lines.push(("importing", importing_line(importing)));
         let image = format!("{} ({})", importing.path, importing.format);
@@ -344,10 +347,11 @@ fn parse_properties(properties: &[String]) -> Result<UpdateVolume> {
             "independent" => update.independent = on()?,
             "quota" if value == "none" => update.quota = Some(0),
             "quota" => update.quota = Some(parse_size(value).map_err(Failure::usage)?),
+            _ if policy::set(&mut update.snapshot_policy, key, value) => {}
             _ if limits::set(&mut update.limits, key, value)? => {}
             _ => {
                 let message = format!(
-                    "'{key}' is no property: there are codec, dedup, independent, mode, quota, read-only, and limits such as iops or write-bps"
+                    "'{key}' is no property: there are codec, dedup, independent, mode, quota, read-only, snapshots.schedule, snapshots.keep, snapshots.pattern, and limits such as iops or write-bps"
                 );
                 return Err(Failure::usage(message));
             }

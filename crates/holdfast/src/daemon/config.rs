@@ -194,17 +194,12 @@ impl TryFrom<String> for Every {
         if text == "off" {
             return Ok(Every(None));
         }
-        let wrong = || format!("'{text}' is no time: a number and s, m, h or d, or 'off'");
-        let unit = match text.chars().last() {
-            Some('s') => 1,
-            Some('m') => 60,
-            Some('h') => 3600,
-            Some('d') => 24 * 3600,
-            _ => return Err(wrong()),
-        };
-        let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-        let seconds = number.checked_mul(unit).filter(|seconds| *seconds > 0);
-        Ok(Every(Some(Duration::from_secs(seconds.ok_or_else(wrong)?))))
+        match schedule::parse_period(&text) {
+            Some(period) => Ok(Every(Some(period))),
+            None => Err(format!(
+                "'{text}' is no time: a number and s, m, h or d, or 'off'"
+            )),
+        }
     }
 }
 

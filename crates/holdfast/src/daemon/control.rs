@@ -1,6 +1,6 @@
 //! The daemon behind the API: the engine, the NBD server and upkeep in one place.
 
-use super::{check, collect, connect, convert, diff, files, group, images, metrics};
+use super::{check, collect, connect, convert, diff, files, group, images, metrics, schedules};
 use api_types::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     Connection, ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DiffLine,
@@ -38,6 +38,7 @@ pub(crate) struct Daemon {
     pub(crate) last_collect_ms: AtomicU64,
     pub(crate) scrub: super::scrub::Scrub,
     pub(crate) fills: super::fills::Fills,
+    pub(crate) schedules: schedules::Schedules,
     pub(crate) events: api_server::Events,
 }
 
@@ -51,14 +52,6 @@ impl Daemon {
     /// Clients of a volume, its snapshots left out.
     pub(crate) fn connections_of(&self, name: &Name) -> u64 {
         let open = self.nbd.connections();
-        open.iter()
-            .filter(|c| c.export.as_deref() == Some(name.as_str()))
-            .count() as u64
-    }
-
-    /// Clients of one snapshot.
-    fn connections_of_snapshot(&self, r: &VolumeRef) -> u64 {
-        let (name, open) = (r.to_string(), self.nbd.connections());
         open.iter()
             .filter(|c| c.export.as_deref() == Some(name.as_str()))
             .count() as u64
@@ -95,6 +88,8 @@ impl Daemon {
         let dirty = self.store.dirty(record.id);
         let vhost = self.vhost.socket(record.id, None);
         let apart = self.apart(&record, connections)?;
+        let zone = jiff::tz::TimeZone::system();
+        let snapshot_policy = self.schedules.describe(&record, &zone);
         let source = record.source.as_ref();
         let importing = source.map(|source| self.fills.describe(record.id, source));
         Ok(Volume {
@@ -104,6 +99,7 @@ impl Daemon {
             dirty,
             file,
             apart,
+            snapshot_policy,
             importing,
             ..convert::volume(record)
         })
@@ -276,9 +272,11 @@ impl Control for Daemon {
             read_only: request.read_only.unwrap_or(false),
             quota: request.quota.filter(|&bytes| bytes != 0),
             vhost_queues: 0,
+            policy: schedules::read_change(&request.snapshot_policy)?,
         };
         let created = self.store.create_volume(&create);
         self.fills.look();
+        self.schedules.look();
         self.describe(created.map_err(convert::api_error)?)
     }
 
@@ -309,6 +307,7 @@ impl Control for Daemon {
             quota: request.quota,
             limits: request.limits.changes(),
             independent: request.independent,
+            policy: schedules::read_change(&request.snapshot_policy)?,
         };
         if update.name.is_some() {
             self.refuse_rename(&name)?;
@@ -324,6 +323,9 @@ impl Control for Daemon {
         }
         if updated.size != size {
             self.vhost.resized(updated.id);
+        }
+        if request.snapshot_policy != Default::default() {
+            self.schedules.look();
         }
         self.describe(updated)
     }
@@ -410,13 +412,7 @@ impl Control for Daemon {
             volume: volume.clone(),
             snapshot: Some(snapshot.clone()),
         };
-        let served = self.vhost.device(&r);
-        if self.connections_of_snapshot(&r) > 0
-            || served.as_ref().is_some_and(|device| device.guest.is_some())
-        {
-            let error = ApiError::new(ErrorCode::InUse, format!("'{r}' is being read by a client"));
-            return Err(error.hint("disconnect it first; 'holdfast nbd status' and 'holdfast vhost status' list clients"));
-        }
+        let served = self.refuse_read(&r)?;
         let record = self.find(volume.as_str())?;
         if let Some(file) = record.backend.file() {
             return self.remove_file_snapshot(&record, file, &snapshot);
@@ -425,7 +421,7 @@ impl Control for Daemon {
         self.store
             .remove_snapshot(&volume, &snapshot)
             .map_err(convert::api_error)?;
-        if served.is_some() {
+        if served {
             self.vhost.follow(record.id);
         }
         Ok(())
@@ -472,6 +468,7 @@ impl Control for Daemon {
         let restored = restored.map_err(convert::api_error)?;
         self.vhost.follow(restored.id);
         self.fills.look();
+        self.schedules.look();
         self.describe(restored)
     }
 

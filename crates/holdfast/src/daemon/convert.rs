@@ -81,6 +81,7 @@ pub(crate) fn volume(record: VolumeRecord) -> Volume {
         file: None,
         mode: record.mode,
         independent: record.independent,
+        snapshot_policy: None,
         apart: None,
         importing: None,
     }
@@ -96,6 +97,7 @@ pub(crate) fn snapshot(record: SnapshotRecord, volume: &Name, vhost: Option<Stri
         used: record.mapped_blocks * BLOCK_SIZE as u64,
         created_ms: record.created_ms,
         group: record.group.map(|first| first.0),
+        scheduled: record.scheduled,
         vhost,
     }
 }

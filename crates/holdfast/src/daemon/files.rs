@@ -207,6 +207,7 @@ impl Daemon {
             (request.dedup == Some(true), "deduplication"),
             (request.codec.is_some(), "codec"),
             (request.quota.is_some_and(|quota| quota != 0), "quota"),
+            (request.snapshot_policy.chooses(), "scheduled snapshots"),
         ];
         if let Some((_, what)) = refused.iter().find(|(asked, _)| *asked) {
             let message = format!("a volume that is a plain file has no {what}");
@@ -276,6 +277,7 @@ impl Daemon {
             (request.dedup == Some(true), "deduplication"),
             (request.codec.is_some(), "codec"),
             (request.quota.is_some_and(|quota| quota != 0), "quota"),
+            (request.snapshot_policy.chooses(), "scheduled snapshots"),
         ];
         for (_, what) in refused.iter().filter(|(asked, _)| *asked) {
             refuse_for_file(record, what)?;

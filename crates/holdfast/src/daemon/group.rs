@@ -80,6 +80,7 @@ pub(crate) fn clone(daemon: &Daemon, request: &CloneGroup) -> Result<Vec<Volume>
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     };
     let named = without_independent(daemon, named, |(from, _)| from)?;
     let creates: Vec<Create> = named.into_iter().map(create).collect();

@@ -115,6 +115,7 @@ fn import_live(daemon: &Daemon, request: &ImportRequest) -> Result<Imported> {
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     };
     let created = daemon.store.create_volume(&create);
     daemon.fills.look();

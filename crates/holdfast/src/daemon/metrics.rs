@@ -33,6 +33,7 @@ fn encode_all(daemon: &Daemon) -> Result<String, std::fmt::Error> {
     vhost(&mut registry, daemon);
     limits(&mut registry, daemon);
     imports(&mut registry, daemon);
+    schedules(&mut registry, daemon);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -319,6 +320,56 @@ fn imports(registry: &mut Registry, daemon: &Daemon) {
     ] {
         registry.register(name, help, family);
     }
+}
+
+/// Of snapshots that volumes' policies ask for.
+fn schedules(registry: &mut Registry, daemon: &Daemon) {
+    let figures = daemon.schedules.figures();
+    for (name, help, value) in [
+        (
+            "scheduled_snapshots_taken",
+            "Snapshots taken as scheduled",
+            figures.taken,
+        ),
+        (
+            "scheduled_snapshots_removed",
+            "Scheduled snapshots removed as they had expired",
+            figures.removed,
+        ),
+        (
+            "scheduled_snapshots_failed",
+            "Scheduled snapshots that were not taken, or not removed",
+            figures.failed,
+        ),
+    ] {
+        count(registry, name, help, value);
+    }
+    let last: Family<OfVolume, Gauge> = Family::default();
+    let failing: Family<OfVolume, Gauge> = Family::default();
+    let volumes = daemon.store.catalog().volumes().unwrap_or_default();
+    for record in volumes.iter().filter(|v| v.trashed.is_none()) {
+        let Some(policy) = record.policy.as_deref().filter(|p| !p.schedule.is_empty()) else {
+            continue;
+        };
+        let label = OfVolume {
+            volume: record.name.to_string(),
+        };
+        let seconds = policy.last_ms.unwrap_or(0) / 1000;
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        last.get_or_create(&label).set(seconds);
+        let fails = i64::from(daemon.schedules.is_failing(record.id));
+        failing.get_or_create(&label).set(fails);
+    }
+    registry.register(
+        "scheduled_snapshot_timestamp_seconds",
+        "When the last scheduled snapshot of the volume was taken; 0: none yet",
+        last,
+    );
+    registry.register(
+        "scheduled_snapshot_failing",
+        "1 if the volume's last scheduled snapshot was not taken, or what has expired cannot be removed: see volume info",
+        failing,
+    );
 }
 
 fn nbd(registry: &mut Registry, daemon: &Daemon) {

@@ -16,6 +16,8 @@ mod metrics;
 mod modes;
 mod news;
 mod power;
+mod readers;
+mod schedules;
 mod scrub;
 mod serve;
 mod upkeep;

@@ -8,6 +8,7 @@ use super::{
     fills::{self, Fills},
     modes, news,
     power::{self, Power},
+    schedules::{self, Schedules},
     scrub::{self, Scrub},
     upkeep::{self, Stop},
     vhost::Vhost,
@@ -100,6 +101,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         nbd_socket: std::path::absolute(&options.nbd_socket)?,
         vhost: Vhost::new(env.clone(), &store, vhost_dir(options)?, &config.vhost),
         fills: Fills::new(config.import.rate.map(|rate| rate.0)),
+        schedules: Schedules::new(Arc::clone(&clock)),
         growth_percent: config.collect.growth_percent,
         last_collect: Default::default(),
         last_collect_ms: AtomicU64::new(0),
@@ -113,6 +115,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let scrub = scrub::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let modes = modes::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let fills = fills::start(Arc::clone(&daemon), Arc::clone(&stop))?;
+    let schedule = schedules::start(Arc::clone(&daemon), Arc::clone(&stop))?;
     let served = run_api(&daemon, listener);
     stop.0.store(true, Relaxed);
     tracing::info!("ending");
@@ -126,6 +129,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let _ = upkeep.join();
     let _ = scrub.join();
     let _ = fills.join();
+    let _ = schedule.join();
     let _ = news.join();
     let closed = store.close().map_err(super::convert::api_error);
     for socket in ours {

@@ -37,6 +37,7 @@ fn volume(shared: &Arc<Shared>, store: &Store, name: &str) -> Arc<Volume> {
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     };
     let id = store.create_volume(&create).unwrap().id;
     shared.volume(id).unwrap()

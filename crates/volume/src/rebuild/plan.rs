@@ -260,6 +260,7 @@ impl Plan {
             mode: Default::default(),
             base: None,
             independent: false,
+            policy: None,
         };
         self.contents.volumes.insert(record.id, record);
     }

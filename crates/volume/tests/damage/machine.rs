@@ -137,6 +137,7 @@ impl Machine {
             read_only: false,
             quota: None,
             vhost_queues: 0,
+            policy: Default::default(),
         };
         self.store.create_volume(&create).unwrap();
         self.contents.insert(volume.to_owned(), contents);

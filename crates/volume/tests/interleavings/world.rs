@@ -90,6 +90,7 @@ impl World {
             read_only: false,
             quota: None,
             vhost_queues: 0,
+            policy: Default::default(),
         };
         self.store.create_volume(&create).map(drop)
     }

@@ -142,6 +142,7 @@ impl Site<'_> {
             read_only: false,
             quota: None,
             vhost_queues: 0,
+            policy: Default::default(),
         }))?;
         model.doubt = None;
         model

@@ -332,6 +332,7 @@ fn make(store: &Store, volume: &str) {
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     };
     store.create_volume(&create).unwrap();
 }

@@ -26,6 +26,7 @@ fn empty_volume() -> Create {
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     }
 }
 

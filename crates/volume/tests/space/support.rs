@@ -34,6 +34,7 @@ pub(crate) fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevic
         read_only: false,
         quota: None,
         vhost_queues: 0,
+        policy: Default::default(),
     };
     store.create_volume(&create).unwrap();
     device(store, volume)

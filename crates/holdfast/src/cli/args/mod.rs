@@ -2,12 +2,14 @@
 
 mod file;
 mod front;
+mod policy;
 mod snapshot;
 mod store;
 mod volume;
 
 pub(crate) use file::{Backend, FileOptions};
 pub(crate) use front::{Nbd, Vhost};
+pub(crate) use policy::PolicyOptions;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use store::{Check, HowToCheck, Job, Scrub, Store, Trash};
 pub(crate) use volume::{Decision, HowToImport, Properties, Volume};

@@ -1,6 +1,6 @@
 //! `holdfast volume …`.
 
-use super::{Backend, FileOptions};
+use super::{Backend, FileOptions, PolicyOptions};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
@@ -110,7 +110,7 @@ impl Decision {
 pub(crate) enum Volume {
     /// Make an empty volume: thin, in no time, of any size from 1 MiB to 64 TiB.
     #[command(
-        after_help = "Examples:\n  holdfast volume create web 20G\n  holdfast volume create web --size 20G --codec zstd\n  holdfast volume create web --size 20G --backend file             a plain file: file-storage/web/disk0 in the store\n  holdfast volume create web.disk1 --size 5G --backend file:fast --file-format qcow2\n  holdfast volume create old --backend file:/srv/images --reuse    the file that is there: /srv/images/old/disk0"
+        after_help = "Examples:\n  holdfast volume create web 20G\n  holdfast volume create web --size 20G --codec zstd\n  holdfast volume create web 20G --snapshots-schedule @daily --snapshots-keep daily:7,weekly:4\n  holdfast volume create web --size 20G --backend file             a plain file: file-storage/web/disk0 in the store\n  holdfast volume create web.disk1 --size 5G --backend file:fast --file-format qcow2\n  holdfast volume create old --backend file:/srv/images --reuse    the file that is there: /srv/images/old/disk0"
     )]
     Create {
         /// Its name.
@@ -129,6 +129,8 @@ pub(crate) enum Volume {
         /// The most that it may hold, whatever its size: writes beyond get "no space".
         #[arg(long, value_parser = parse_size, value_name = "SIZE")]
         quota: Option<u64>,
+        #[command(flatten)]
+        policy: PolicyOptions,
         /// Where its data are: store, file, or file:DIRECTORY. The file is DIRECTORY/INSTANCE/DISK: NAME/disk0, or of a name
         /// like web.disk1 web/disk1.
         #[arg(long, default_value = "store", value_name = "BACKEND")]
@@ -235,13 +237,15 @@ pub(crate) enum Volume {
     },
     /// Change properties, for what is written from now on.
     #[command(
-        after_help = "Examples:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G\n  holdfast volume set web iops=5000 write-bps=100M\n  holdfast volume set web iops-burst=20000 iops-burst-seconds=60\n  holdfast volume set web iops=none\n  holdfast volume set kiosk mode=nonpersistent\n  holdfast volume set scratch independent=on\n\nModes: what a machine writes stays (persistent), vanishes when it is powered off (nonpersistent), or waits for 'volume commit'\nor 'volume discard' (undoable). A mode is changed by itself, while no client has the volume open.\nIndependent volumes are left out of snapshots of several volumes."
+        after_help = "Examples:\n  holdfast volume set web codec=zstd dedup=off read-only=on\n  holdfast volume set web quota=10G\n  holdfast volume set web iops=5000 write-bps=100M\n  holdfast volume set web iops-burst=20000 iops-burst-seconds=60\n  holdfast volume set web iops=none\n  holdfast volume set kiosk mode=nonpersistent\n  holdfast volume set scratch independent=on\n  holdfast volume set web snapshots.schedule=@hourly snapshots.keep=hourly:24,daily:7,weekly:4\n  holdfast volume set web snapshots.schedule='30 2 * * *' snapshots.pattern=night-%F\n  holdfast volume set web snapshots.schedule=\n\nModes: what a machine writes stays (persistent), vanishes when it is powered off (nonpersistent), or waits for 'volume commit'\nor 'volume discard' (undoable). A mode is changed by itself, while no client has the volume open.\nIndependent volumes are left out of snapshots of several volumes.\n\nA schedule takes snapshots by itself, in the time zone of the daemon's host; what was missed is made up for once. Of these, and of no\nothers, those are removed that snapshots.keep does not name, unless they are in use. An empty value ends it; what is there stays."
     )]
     Set {
         /// Its name.
         name: Name,
         /// codec=none|lz4|zstd, dedup=on|off, read-only=on|off, quota=SIZE|none, mode=persistent|nonpersistent|undoable,
-        /// independent=on|off; limits, in force at once:
+        /// independent=on|off; snapshots.schedule=@hourly|@daily|@weekly|@monthly|@yearly|'@every NUMBER(s|m|h|d)'|'CRON',
+        /// snapshots.keep=RULES (last, hourly, daily, weekly, monthly, yearly, as daily:7,weekly:4), snapshots.pattern=PATTERN
+        /// (strftime's %Y %m %d %H %M %S %F %T and others), empty: none; limits, in force at once:
         /// iops, read-iops, write-iops=NUMBER|none, bps, read-bps, write-bps=SIZE|none, each a second; each with
         /// -burst=NUMBER|SIZE|none and -burst-seconds=NUMBER, what it may exceed it by, and for how long.
         #[arg(required = true, value_name = "KEY=VALUE")]

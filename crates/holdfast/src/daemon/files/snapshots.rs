@@ -49,6 +49,7 @@ impl Daemon {
             used: 0,
             created_ms: u64::from(snapshot.taken_s) * 1000,
             group: None,
+            scheduled: false,
             vhost: None,
         });
         Ok(told.collect())

@@ -83,6 +83,7 @@ fn copy(complete: bool) -> Found {
         created_ms: 0,
         vhost_queues: 0,
         group: None,
+        scheduled: false,
     };
     contents
         .snapshots
