@@ -2,7 +2,7 @@
 
 use crate::{Apart, FileInfo, FileSpec, Limits, PolicyChange, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
-use types::{Codec, DiskMode, ImageFormat};
+use types::{Codec, Compression, DiskMode, ImageFormat, Subformat};
 use utoipa::ToSchema;
 
 /// A volume.
@@ -324,17 +324,30 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
-/// Writes a volume or a snapshot into a raw image on the daemon's host.
+/// Writes a volume or a snapshot into an image on the daemon's host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportRequest {
     /// `volume` (as it is when the work begins) or `volume@snapshot`.
     pub source: String,
-    /// Absolute path of a file, or of a block device that is large enough.
+    /// Absolute path of a file; for a raw image also of a block device that is large enough.
     pub path: String,
     /// Whether a file that exists may be replaced.
     #[serde(default)]
     pub overwrite: bool,
+    /// raw (the default), qcow2, vmdk, vhdx, vhd or vdi.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub format: Option<ImageFormat>,
+    /// zlib or zstd: how a qcow2 image is compressed. Default: it is not.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub compress: Option<Compression>,
+    /// Of vmdk: monolithicSparse (the default), monolithicFlat, twoGbMaxExtentSparse, twoGbMaxExtentFlat or streamOptimized; of vhdx, vhd
+    /// and vdi: dynamic (the default) or fixed.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub subformat: Option<Subformat>,
 }
 
 /// A line of what differs between two states: one that begins, the extents in order, and one that ends. Without the

@@ -41,18 +41,19 @@ struct End {
 }
 
 impl Child {
-    /// Starts `command`, without input. What it prints, and complains of, goes to `line`, line by line: one ends with a line feed or
+    /// Starts `command`, with `input` as its standard input if it gets any. What it prints, and complains of, goes to `line`, line by line: one ends with a line feed or
     /// a carriage return, has no more than 1 KiB, and is not empty.
     ///
     /// # Errors
     /// `NotFound` if there is no such program.
     pub fn start(
         mut command: Command,
+        input: Option<OwnedFd>,
         line: impl FnMut(&str) + Send + 'static,
     ) -> io::Result<Self> {
         let (output, ours) = io::pipe()?;
         command
-            .stdin(Stdio::null())
+            .stdin(input.map_or_else(Stdio::null, Stdio::from))
             .stdout(ours.try_clone()?)
             .stderr(ours)
             // Who interrupts us from a terminal means us: we end it.
@@ -188,7 +189,9 @@ mod tests {
         let heard = Arc::clone(&said);
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        let child = Child::start(command, move |line| heard.lock().push(line.to_owned()));
+        let child = Child::start(command, None, move |line| {
+            heard.lock().push(line.to_owned())
+        });
         (child.unwrap(), said)
     }
 
@@ -211,7 +214,7 @@ mod tests {
         assert!(std::path::Path::new(&process).exists());
         drop(child);
         assert!(!std::path::Path::new(&process).exists());
-        let missing = Child::start(Command::new("/no/such/program"), |_| {});
+        let missing = Child::start(Command::new("/no/such/program"), None, |_| {});
         assert_eq!(
             missing.err().map(|e| e.kind()),
             Some(io::ErrorKind::NotFound)

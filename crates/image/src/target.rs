@@ -76,7 +76,7 @@ pub(crate) fn look_at(
     }
 }
 
-fn exists(path: &Path) -> Error {
+pub(crate) fn exists(path: &Path) -> Error {
     let message = format!(
         "{} exists already; choose another path, or allow overwriting",
         path.display()
@@ -84,7 +84,7 @@ fn exists(path: &Path) -> Error {
     Error::new(ErrorKind::Exists, message)
 }
 
-fn cannot(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
+pub(crate) fn cannot(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     move |e| Error::io(format!("cannot {what} {}", path.display()), e)
 }
 

@@ -7,9 +7,12 @@ use std::{
     ffi::{OsStr, OsString},
     fs::Permissions,
     io,
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::PermissionsExt,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            fs::PermissionsExt,
+        },
     },
     path::Path,
     process::{Command, ExitStatus},
@@ -35,13 +38,14 @@ impl Program {
         name: &'static str,
         what: &str,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        input: Option<OwnedFd>,
         mut other: impl FnMut(&str) -> bool + Send + 'static,
     ) -> Result<Self, Error> {
         let mut command = Command::new(name);
         command.args(arguments).env("LC_ALL", "C");
         let said = Arc::<Mutex<Vec<String>>>::default();
         let heard = Arc::clone(&said);
-        let child = Child::start(command, move |line| {
+        let child = Child::start(command, input, move |line| {
             if other(line) {
                 return;
             }
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_missing_is_said_to_be_missing() {
-        let none = Program::start("qemu-none", "/a.vdi, a vdi image,", ["x"], |_| false);
+        let none = Program::start("qemu-none", "/a.vdi, a vdi image,", ["x"], None, |_| false);
         let error = none.err().unwrap().to_string();
         assert!(
             error.contains("/a.vdi")

@@ -2,6 +2,7 @@
 
 use crate::{
     program::{Program, option, private_directory},
+    vhdx::Bat,
     whole,
 };
 use env::{Env, FileKind};
@@ -61,8 +62,11 @@ pub fn open(
         options: format!("driver={driver},read-only=on,file.driver={protocol},"),
     };
     let served = image.serve()?;
+    let size = served.disk.size();
+    let bat = (format == ImageFormat::Vhdx).then(|| Bat::find(source));
     Ok(Arc::new(QemuDisk {
-        size: served.disk.size(),
+        size,
+        bat: bat.flatten().filter(|bat| bat.size() == size),
         served: Mutex::new(Some(Arc::new(served))),
         image,
     }))
@@ -71,6 +75,8 @@ pub fn open(
 struct QemuDisk {
     image: Image,
     size: u64,
+    /// What tells holes of a VHDX: QEMU does not.
+    bat: Option<Bat>,
     /// Nothing after it died.
     served: Mutex<Option<Arc<Served>>>,
 }
@@ -107,7 +113,7 @@ impl Image {
             image,
         ];
         let what = format!("{shown}, a {format} image,");
-        let program = Program::start("qemu-nbd", &what, arguments, |_| false)?;
+        let program = Program::start("qemu-nbd", &what, arguments, None, |_| false)?;
         let uri = Uri {
             address: Address::Unix(socket.clone()),
             export: String::new(),
@@ -184,7 +190,8 @@ impl Disk for QemuDisk {
     }
 
     fn runs(&self, offset: u64) -> Result<Vec<Run>, Error> {
-        self.with(|disk| disk.runs(offset))
+        let told = self.bat.as_ref().and_then(|bat| bat.runs(offset));
+        told.map_or_else(|| self.with(|disk| disk.runs(offset)), Ok)
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
@@ -218,6 +225,7 @@ mod tests {
         let served = Arc::new(image.serve().unwrap());
         let disk = QemuDisk {
             size: served.disk.size(),
+            bat: None,
             served: Mutex::new(Some(Arc::clone(&served))),
             image,
         };

@@ -1,7 +1,7 @@
 //! Whether all of an image is there: QEMU reads what is behind the end of a file as zeroes, without a word.
 
+use crate::vhdx::Bat;
 use image_formats::{Error, Source};
-use std::ops::Range;
 use types::ImageFormat;
 
 /// Looks at what QEMU does not look at.
@@ -110,73 +110,14 @@ fn check_vhd(source: &Source) -> Result<(), Error> {
 
 /// VHDX: QEMU looks at its tables, but lets the last block of the disk be as short as it likes.
 fn check_vhdx(source: &Source) -> Result<(), Error> {
-    // What makes no sense is left to QEMU, which says so.
-    let Some(last) = vhdx_last_block(source) else {
-        return Ok(());
-    };
-    match last.end.checked_sub(source.len()) {
+    let end = Bat::find(source).and_then(|bat| bat.end());
+    match end.and_then(|end| end.checked_sub(source.len())) {
         None | Some(0) => Ok(()),
         Some(missing) => Err(source.damaged(
             source.len(),
             format_args!("the file was cut: {missing} bytes are missing"),
         )),
     }
-}
-
-/// Where in the file the last block of the disk is, as far as the disk goes ("Virtual Hard Disk v2 (VHDX) File Format", 3.1.3, 3.4, 3.5).
-fn vhdx_last_block(source: &Source) -> Option<Range<u64>> {
-    const REGIONS: u64 = 192 << 10;
-    const BAT: u128 = 0x2DC2_7766_F623_4200_9D64_115E_9BFD_4A08;
-    const METADATA: u128 = 0x8B7C_A206_4790_4B9A_B8FE_575F_050F_886E;
-    const PARAMETERS: u128 = 0xCAA1_6737_FA36_4D43_B3B6_33F0_AA44_E76B;
-    const DISK_SIZE: u128 = 0x2FA5_4224_CD1B_4876_B211_5DBE_D83B_F4B8;
-    const SECTOR_SIZE: u128 = 0x8141_BF1D_A96F_4709_BA47_F233_A8FA_AB5F;
-    /// A block of the disk that is in the file.
-    const PRESENT: u64 = 6;
-
-    let region = |id| vhdx_entry(source, REGIONS + 16, id);
-    let metadata = u64_at(source, region(METADATA)? + 16)?;
-    let item = |id| {
-        let offset = u64_at(
-            source,
-            vhdx_entry(source, metadata.checked_add(32)?, id)? + 16,
-        )?;
-        metadata.checked_add(offset & u64::from(u32::MAX))
-    };
-    let block = u64_at(source, item(PARAMETERS)?)? & u64::from(u32::MAX);
-    let size = u64_at(source, item(DISK_SIZE)?)?;
-    let sector = u64_at(source, item(SECTOR_SIZE)?)? & u64::from(u32::MAX);
-    let last = size.checked_sub(1)?.checked_div(block)?;
-    // After so many blocks there is an entry for their bitmap.
-    let ratio = (sector << 23).checked_div(block)?;
-    let entry = last.checked_add(last.checked_div(ratio)?)?;
-    let bat = u64_at(source, region(BAT)? + 16)?;
-    let entry = u64_at(source, bat.checked_add(entry.checked_mul(8)?)?)?;
-    if entry & 7 != PRESENT {
-        return None;
-    }
-    let start = entry >> 20 << 20;
-    Some(start..start.checked_add(size - last * block)?)
-}
-
-/// Where the entry of 32 bytes that begins with the GUID `id` is, in a table whose entries begin at `table`.
-fn vhdx_entry(source: &Source, table: u64, id: u128) -> Option<u64> {
-    const ENTRIES_MAX: u64 = 2047;
-    // The first three fields are little-endian.
-    let [a, b, c, d, e, f, g, h, rest @ ..] = id.to_be_bytes();
-    let mut guid = [d, c, b, a, f, e, h, g, 0, 0, 0, 0, 0, 0, 0, 0];
-    guid.get_mut(8..)?.copy_from_slice(&rest);
-    let entries = (0..ENTRIES_MAX).map(|n| table.checked_add(n * 32));
-    entries.map_while(|at| at).find(|at| {
-        let mut found = [0; 16];
-        source.read_at(*at, &mut found).is_ok() && found == guid
-    })
-}
-
-fn u64_at(source: &Source, at: u64) -> Option<u64> {
-    let mut bytes = [0; 8];
-    source.read_at(at, &mut bytes).ok()?;
-    Some(u64::from_le_bytes(bytes))
 }
 
 #[cfg(test)]

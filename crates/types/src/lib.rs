@@ -4,6 +4,7 @@ mod data;
 mod file;
 mod ids;
 mod image_format;
+mod image_shape;
 pub mod limits;
 mod mode;
 mod name;
@@ -17,6 +18,7 @@ pub use ids::{
     SnapshotId, StoreId, VolumeId, is_zero, is_zero_block,
 };
 pub use image_format::ImageFormat;
+pub use image_shape::{Compression, ImageShape, Subformat};
 pub use limits::{Limit, LimitKind, Limits};
 pub use mode::DiskMode;
 pub use name::{Name, NameError, VolumeRef};

@@ -53,7 +53,7 @@ fn imported(events: &Events, imported: &Imported) -> Result<Value, ApiError> {
     to_value(imported)
 }
 
-/// Writes a volume or a snapshot into a raw image on the daemon's host.
+/// Writes a volume or a snapshot into an image on the daemon's host.
 #[utoipa::path(post, path = "/v1/export", tag = "content", operation_id = "export",
     request_body = ExportRequest, responses((status = 202, body = Job), Errors))]
 pub(crate) async fn export(

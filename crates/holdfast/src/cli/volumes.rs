@@ -1,7 +1,7 @@
 //! `holdfast volume …` and `trash …`.
 
 use super::{
-    args::{self, HowToImport, Properties},
+    args::{self, HowToExport, HowToImport, Properties},
     client::Client,
     content,
     failure::Failure,
@@ -15,7 +15,7 @@ use api_types::{
 };
 use std::path::{Path, PathBuf};
 use types::{
-    Name, VolumeRef,
+    ImageFormat, Name, VolumeRef,
     size::{format_size, parse_size},
 };
 
@@ -121,11 +121,9 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
             how,
             properties,
         } => import(client, output, &image, &name, &how, properties).await,
-        Command::Export {
-            source,
-            image,
-            force,
-        } => export(client, output, &source, &image, force).await,
+        Command::Export { source, image, how } => {
+            export(client, output, &source, &image, how).await
+        }
         Command::Du { names } => du(client, output, names).await,
         Command::Connect { name } => {
             let connect: Connect = client.get(&format!("/v1/connect/{name}")).await?;
@@ -462,21 +460,42 @@ async fn export(
     output: Output,
     source: &VolumeRef,
     image: &Path,
-    overwrite: bool,
+    how: HowToExport,
 ) -> Result<()> {
+    let raw = how.format.is_none_or(|format| format == ImageFormat::Raw);
     if image == Path::new("-") {
+        if !raw || how.compress.is_some() || how.subformat.is_some() {
+            let message = "only a raw image can be written to standard output; name a file";
+            return Err(Failure::usage(message));
+        }
         return content::download(client, output, source).await;
+    }
+    if let (None, Some(format)) = (how.format, format_by_name(image)) {
+        return Err(Failure::usage(format!(
+            "{} would be a raw image; say --format {format}, or --format raw if that is meant",
+            image.display()
+        )));
     }
     let request = ExportRequest {
         source: source.to_string(),
         path: absolute(image)?,
-        overwrite,
+        overwrite: how.force,
+        format: how.format,
+        compress: how.compress,
+        subformat: how.subformat,
     };
     let job: Job = client.post("/v1/export", &request).await?;
     let job = jobs::follow(client, output, job).await?;
     output.done(&job, |_| {
         format!("exported '{source}' to {}", image.display())
     })
+}
+
+/// What one would take an image for by its name, if that is not raw.
+fn format_by_name(image: &Path) -> Option<ImageFormat> {
+    let extension = image.extension()?.to_str()?.to_ascii_lowercase();
+    let format: ImageFormat = extension.parse().ok()?;
+    (format != ImageFormat::Raw).then_some(format)
 }
 
 /// `holdfast trash …`.

@@ -4,9 +4,11 @@ use super::{control::Daemon, convert};
 use api_types::{
     ApiError, ContentReader, ContentWriter, ErrorCode, ExportRequest, ImportRequest, Work,
 };
-use image::{Import, Imported, NbdUri, OtherFiles, Source, Target};
-use std::path::PathBuf;
-use types::VolumeRef;
+use block::{Bitmap, BlockDevice, Departure, Exports};
+use env::Env;
+use image::{Convert, Import, Imported, NbdUri, OtherFiles, Source, Target};
+use std::{any::Any, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
+use types::{ImageFormat, ImageShape, VolumeRef};
 use volume::Create;
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -143,11 +145,68 @@ pub(crate) fn import_stream(
 /// To a file or a block device of this host.
 pub(crate) fn export(daemon: &Daemon, request: &ExportRequest, work: Work<'_>) -> Result<()> {
     let source = convert::reference(&request.source)?;
-    let target = Target::Path {
-        path: absolute(&request.path)?,
-        overwrite: request.overwrite,
+    let (path, overwrite) = (absolute(&request.path)?, request.overwrite);
+    let shape = ImageShape {
+        format: request.format.unwrap_or(ImageFormat::Raw),
+        compress: request.compress,
+        subformat: request.subformat,
     };
-    run_export(daemon, &source, target, work)
+    if shape == ImageShape::RAW {
+        return run_export(daemon, &source, Target::Path { path, overwrite }, work);
+    }
+    let to = Convert {
+        path,
+        overwrite,
+        shape,
+    };
+    let (store, env) = (&daemon.store, &daemon.env);
+    let record = daemon.find(source.volume.as_str())?;
+    let file = daemon.file_device(&record, &source)?;
+    let device = || file.map_or_else(|| Ok(store.frozen_device(&source)?), Ok);
+    let serve = |device, connection| serve_alone(device, env, connection);
+    let label = source.to_string();
+    image::convert(device, env, store.dir(), &label, to, &serve, work).map_err(api_error)
+}
+
+/// Serves one device over one connection.
+fn serve_alone(
+    device: Arc<dyn BlockDevice>,
+    env: &Env,
+    connection: OwnedFd,
+) -> io::Result<Box<dyn Any>> {
+    let config = front_nbd::Config {
+        workers: SERVERS,
+        ..front_nbd::Config::default()
+    };
+    let server = front_nbd::Server::start(Arc::new(Alone(device)), env.clone(), config)?;
+    server.serve_stream(connection)?;
+    Ok(Box::new(server))
+}
+
+/// Threads that read for qemu-img.
+const SERVERS: usize = 4;
+
+/// A device that is the only export there is, under any name.
+struct Alone(Arc<dyn BlockDevice>);
+
+impl Exports for Alone {
+    fn list(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn open(&self, _: &str) -> std::result::Result<Arc<dyn BlockDevice>, block::Error> {
+        Ok(Arc::clone(&self.0))
+    }
+
+    fn bitmaps(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn bitmap(&self, _: &str, _: &str) -> std::result::Result<Arc<dyn Bitmap>, block::Error> {
+        Err(block::Error::new(block::ErrorKind::Gone, "bitmap"))
+    }
+
+    fn left(&self, _: &str, _: Departure) {}
 }
 
 fn run_export(

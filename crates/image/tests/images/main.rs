@@ -10,6 +10,7 @@ mod device;
 mod export;
 mod foreign;
 mod import;
+mod matrix;
 mod model;
 mod ova;
 mod qcow2;

@@ -12,7 +12,7 @@ pub(crate) use front::{Nbd, Vhost};
 pub(crate) use policy::PolicyOptions;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use store::{Check, HowToCheck, Job, Scrub, Store, Trash};
-pub(crate) use volume::{Decision, HowToImport, Properties, Volume};
+pub(crate) use volume::{Decision, HowToExport, HowToImport, Properties, Volume};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};

@@ -3,7 +3,7 @@
 use super::{Backend, FileOptions, PolicyOptions};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-use types::{Codec, ImageFormat, Name, VolumeRef, size::parse_size};
+use types::{Codec, Compression, ImageFormat, Name, Subformat, VolumeRef, size::parse_size};
 
 const IMPORT: &str = "Formats: raw, qcow2, vmdk and ova; vhdx, vhd (vpc) and vdi through qemu-nbd, which has to be installed
 (package qemu-utils, on some systems qemu-img). What an image is, its content says. From standard input: raw,
@@ -27,6 +27,36 @@ Examples:
   zstdcat debian.raw.zst | holdfast volume import - debian
   holdfast volume import appliance.ova app
   curl -s https://images.example/appliance.ova | holdfast volume import - app --disk 1";
+
+const EXPORT: &str = "All formats but raw are written by qemu-img, which has to be installed (package qemu-utils, on some systems
+qemu-img). The file appears when it is complete; holes are kept.
+
+Subformats of vmdk: monolithicSparse (one thin file; the usual one), monolithicFlat, twoGbMaxExtentSparse,
+twoGbMaxExtentFlat (a descriptor and files beside it), streamOptimized (compressed, for appliances). Of vhdx, vhd and
+vdi: dynamic (the usual one), fixed (as Azure wants its vhd).
+
+Examples:
+  holdfast volume export web@daily web.raw
+  holdfast volume export web web.qcow2 --format qcow2 --compress=zstd
+  holdfast volume export web web.vmdk --format vmdk --subformat streamOptimized
+  holdfast volume export web - | zstd > web.raw.zst";
+
+/// What an exported image is to be.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct HowToExport {
+    /// raw, qcow2, vmdk, vhdx, vhd or vdi; without it, raw.
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) format: Option<ImageFormat>,
+    /// Compress a qcow2 image: zlib, or zstd, which is better and needs QEMU 5.1 or later.
+    #[arg(long, value_name = "METHOD", num_args = 0..=1, require_equals = true, default_missing_value = "zlib")]
+    pub(crate) compress: Option<Compression>,
+    /// The kind of a vmdk, vhdx, vhd or vdi image; see below.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subformat: Option<Subformat>,
+    /// Replace a file that exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
 
 /// What an image is, and what it is read with.
 #[derive(Debug, Args)]
@@ -304,18 +334,15 @@ pub(crate) enum Volume {
         #[command(flatten)]
         properties: Properties,
     },
-    /// Write a volume or snapshot as a raw image: to a sparse file, a block device, or - for standard output.
-    #[command(
-        after_help = "Examples:\n  holdfast volume export web@daily web.raw\n  holdfast volume export web - | zstd > web.raw.zst"
-    )]
+    /// Write a volume or snapshot as an image: to a file, or raw to a block device, or - for standard output.
+    #[command(after_help = EXPORT)]
     Export {
         /// volume or volume@snapshot.
         source: VolumeRef,
         /// The file, or -.
         image: PathBuf,
-        /// Replace a file that exists.
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        how: HowToExport,
     },
     /// What volumes and snapshots take, and what removing them would free.
     #[command(after_help = "Examples:\n  holdfast volume du\n  holdfast volume du web web@daily")]
