@@ -27,11 +27,10 @@ mod supply;
 mod writer;
 
 pub use error::{Error, ErrorKind};
-pub use format::journal::Before;
+pub use format::journal::{After, Before};
 pub use recover::{Salvaged, salvage};
 
 use env::Env;
-pub use format::journal::After;
 use format::journal::PAGE;
 use state::State;
 use std::{collections::VecDeque, path::Path};
