@@ -267,6 +267,11 @@ fn what_a_person_took_stays_whatever_it_is_called() {
     world.after(DAY as i64);
     assert_eq!(world.names()[..3], expected);
     assert_eq!(world.names().len(), 4);
+    // Nor does one of a person's count as the last.
+    world.snapshot("mine");
+    world.schedules.look();
+    world.after(0);
+    assert_eq!(world.names().len(), 5);
 }
 
 #[test]
