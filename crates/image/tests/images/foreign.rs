@@ -7,6 +7,7 @@ use crate::{
 use image::{ErrorKind, Import, NbdUri, Source};
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command},
     time::Duration,
@@ -174,7 +175,8 @@ impl Server {
             ])
             .args(["--format", format, "--socket", text(socket), text(image)])
             .spawn();
-        while !socket.exists() {
+        // Its name is there a moment before it listens.
+        while UnixStream::connect(socket).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }
         Server(child.unwrap())
