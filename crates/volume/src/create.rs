@@ -35,6 +35,23 @@ pub struct Create {
     pub policy: PolicyChange,
 }
 
+impl Create {
+    /// Everything else by default: writable, without a quota, not served over vhost-user-blk, nothing scheduled.
+    #[must_use]
+    pub fn new(name: Name, source: Source) -> Self {
+        Create {
+            name,
+            source,
+            dedup: None,
+            codec: None,
+            read_only: false,
+            quota: None,
+            vhost_queues: 0,
+            policy: PolicyChange::default(),
+        }
+    }
+}
+
 /// What a volume begins as.
 #[derive(Clone, Debug)]
 pub enum Source {

@@ -18,14 +18,9 @@ fn suite(env: &env::Env, dir: &Path, config: Config) {
     block::conformance::writable(&|size| -> Box<dyn BlockDevice> {
         let number = count.fetch_add(1, Relaxed);
         let create = Create {
-            name: format!("v{number}").parse().unwrap(),
-            source: Source::Empty(size),
             dedup: Some(number.is_multiple_of(2)),
             codec: Some([Codec::None, Codec::Lz4, Codec::Zstd][number as usize % 3]),
-            read_only: false,
-            quota: None,
-            vhost_queues: 0,
-            policy: Default::default(),
+            ..Create::new(format!("v{number}").parse().unwrap(), Source::Empty(size))
         };
         store.create_volume(&create).unwrap();
         let device = store.device(&create.name.into()).unwrap();

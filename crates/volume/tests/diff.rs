@@ -22,16 +22,7 @@ fn new(sim: &SimEnv) -> Store {
 }
 
 fn create(store: &Store, name: &str, source: Source) -> Arc<dyn BlockDevice> {
-    let create = Create {
-        name: name.parse().unwrap(),
-        source,
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
-    };
+    let create = Create::new(name.parse().unwrap(), source);
     store.create_volume(&create).unwrap();
     store.device(&create.name.into()).unwrap()
 }

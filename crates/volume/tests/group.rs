@@ -25,16 +25,7 @@ fn new(sim: &SimEnv) -> Store {
     Store::init(&sim.env(), Path::new(DIR), &InitOptions::default()).unwrap();
     let store = open(sim);
     for name in NAMES {
-        let create = Create {
-            name: name.parse().unwrap(),
-            source: Source::Empty(1 << 20),
-            dedup: None,
-            codec: None,
-            read_only: false,
-            quota: None,
-            vhost_queues: 0,
-            policy: Default::default(),
-        };
+        let create = Create::new(name.parse().unwrap(), Source::Empty(1 << 20));
         store.create_volume(&create).unwrap();
     }
     store
@@ -146,15 +137,8 @@ fn clones_of_a_group_are_all_made_or_none() {
     store.create_group(&refs("g")).unwrap();
     let clones = |last: &str| {
         let names = ["x", "y", last];
-        let clone = |(from, name): (VolumeRef, &str)| Create {
-            name: name.parse().unwrap(),
-            source: Source::Clone(from, None),
-            dedup: None,
-            codec: None,
-            read_only: false,
-            quota: None,
-            vhost_queues: 0,
-            policy: Default::default(),
+        let clone = |(from, name): (VolumeRef, &str)| {
+            Create::new(name.parse().unwrap(), Source::Clone(from, None))
         };
         let creates: Vec<Create> = refs("g").into_iter().zip(names).map(clone).collect();
         store.create_volumes(&creates)

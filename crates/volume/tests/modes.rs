@@ -22,16 +22,7 @@ fn disk() -> Name {
 fn new(sim: &SimEnv, mode: DiskMode) -> Store {
     Store::init(&sim.env(), Path::new(DIR), &InitOptions::default()).unwrap();
     let store = open(sim);
-    let create = Create {
-        name: disk(),
-        source: Source::Empty(1 << 20),
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
-    };
+    let create = Create::new(disk(), Source::Empty(1 << 20));
     store.create_volume(&create).unwrap();
     write(&store, 1);
     store.set_mode(&disk(), mode).unwrap();

@@ -25,16 +25,7 @@ fn name(text: &str) -> Name {
 }
 
 fn make(store: &Store, volume: &str, size: u64) -> Arc<dyn BlockDevice> {
-    let create = Create {
-        name: name(volume),
-        source: Source::Empty(size),
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
-    };
+    let create = Create::new(name(volume), Source::Empty(size));
     store.create_volume(&create).unwrap();
     device(store, volume)
 }

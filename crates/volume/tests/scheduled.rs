@@ -28,17 +28,11 @@ fn reference(text: &str) -> VolumeRef {
 
 fn create(store: &Store, volume: &str, source: Source, schedule: &str) {
     let create = Create {
-        name: name(volume),
-        source,
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
         policy: PolicyChange {
             schedule: Some(schedule.to_owned()),
             ..PolicyChange::default()
         },
+        ..Create::new(name(volume), source)
     };
     store.create_volume(&create).unwrap();
 }

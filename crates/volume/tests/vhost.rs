@@ -15,16 +15,7 @@ fn open(sim: &SimEnv) -> Store {
 }
 
 fn create(name: &str, source: Source) -> Create {
-    Create {
-        name: name.parse().unwrap(),
-        source,
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
-    }
+    Create::new(name.parse().unwrap(), source)
 }
 
 /// A snapshot whose root is waited for has a record that destaging is about to change.

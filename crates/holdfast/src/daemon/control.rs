@@ -265,14 +265,12 @@ impl Control for Daemon {
             }
         };
         let create = Create {
-            name: convert::name(&request.name)?,
-            source,
             dedup: request.dedup,
             codec: request.codec,
             read_only: request.read_only.unwrap_or(false),
             quota: request.quota.filter(|&bytes| bytes != 0),
-            vhost_queues: 0,
             policy: schedules::read_change(&request.snapshot_policy)?,
+            ..Create::new(convert::name(&request.name)?, source)
         };
         let created = self.store.create_volume(&create);
         self.fills.look();

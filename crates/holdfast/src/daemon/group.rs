@@ -72,16 +72,7 @@ pub(crate) fn clone(daemon: &Daemon, request: &CloneGroup) -> Result<Vec<Volume>
         ))
     };
     let named: Vec<(VolumeRef, Name)> = request.clones.iter().map(parse).collect::<Result<_>>()?;
-    let create = |(from, name): (VolumeRef, Name)| Create {
-        name,
-        source: Source::Clone(from, None),
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
-    };
+    let create = |(from, name): (VolumeRef, Name)| Create::new(name, Source::Clone(from, None));
     let named = without_independent(daemon, named, |(from, _)| from)?;
     let creates: Vec<Create> = named.into_iter().map(create).collect();
     let volumes = daemon.store.create_volumes(&creates);

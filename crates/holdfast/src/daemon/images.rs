@@ -110,14 +110,12 @@ fn import_live(daemon: &Daemon, request: &ImportRequest) -> Result<Imported> {
     let live = image::live(&daemon.env, &path, format, &files(request)?, size);
     let live = live.map_err(api_error)?;
     let create = Create {
-        name: convert::name(&request.name)?,
-        source: volume::Source::Image(Box::new(live.source), live.size),
         dedup: request.dedup,
         codec: request.codec,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
+        ..Create::new(
+            convert::name(&request.name)?,
+            volume::Source::Image(Box::new(live.source), live.size),
+        )
     };
     let created = daemon.store.create_volume(&create);
     daemon.fills.look();

@@ -29,16 +29,7 @@ fn store() -> Store {
 }
 
 fn volume(shared: &Arc<Shared>, store: &Store, name: &str) -> Arc<Volume> {
-    let create = Create {
-        name: name.parse().unwrap(),
-        source: Source::Empty(1 << 20),
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
-    };
+    let create = Create::new(name.parse().unwrap(), Source::Empty(1 << 20));
     let id = store.create_volume(&create).unwrap().id;
     shared.volume(id).unwrap()
 }

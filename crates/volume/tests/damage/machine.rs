@@ -129,16 +129,7 @@ impl Machine {
             Source::Clone(origin, _) => self.contents[&origin.to_string()].clone(),
             Source::Empty(_) | Source::Image(..) => vec![0; BLOCKS as usize],
         };
-        let create = Create {
-            name: name(volume),
-            source,
-            dedup: None,
-            codec: None,
-            read_only: false,
-            quota: None,
-            vhost_queues: 0,
-            policy: Default::default(),
-        };
+        let create = Create::new(name(volume), source);
         self.store.create_volume(&create).unwrap();
         self.contents.insert(volume.to_owned(), contents);
     }

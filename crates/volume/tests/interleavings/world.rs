@@ -82,16 +82,7 @@ impl World {
     }
 
     pub(crate) fn make(&self, volume: &str, source: Source) -> Result<(), volume::Error> {
-        let create = Create {
-            name: name(volume),
-            source,
-            dedup: None,
-            codec: None,
-            read_only: false,
-            quota: None,
-            vhost_queues: 0,
-            policy: Default::default(),
-        };
+        let create = Create::new(name(volume), source);
         self.store.create_volume(&create).map(drop)
     }
 

@@ -134,16 +134,7 @@ impl Site<'_> {
         contents: Contents,
     ) -> Result<(), Error> {
         model.doubt = Some(Doubt::VolumeMade(volume.to_owned(), contents.clone()));
-        self.told(self.store.create_volume(&Create {
-            name: name(volume),
-            source,
-            dedup: None,
-            codec: None,
-            read_only: false,
-            quota: None,
-            vhost_queues: 0,
-            policy: Default::default(),
-        }))?;
+        self.told(self.store.create_volume(&Create::new(name(volume), source)))?;
         model.doubt = None;
         model
             .volumes

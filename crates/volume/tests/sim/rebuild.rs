@@ -324,16 +324,7 @@ fn seed_3858_a_volume_that_was_set_back_was_cut_off() {
 }
 
 fn make(store: &Store, volume: &str) {
-    let create = Create {
-        name: name(volume),
-        source: Source::Empty((BLOCKS * BLOCK_SIZE) as u64),
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
-    };
+    let create = Create::new(name(volume), Source::Empty((BLOCKS * BLOCK_SIZE) as u64));
     store.create_volume(&create).unwrap();
 }
 

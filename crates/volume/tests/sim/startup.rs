@@ -18,16 +18,7 @@ fn noise(first: u64, count: u64) -> Vec<u8> {
 }
 
 fn empty_volume() -> Create {
-    Create {
-        name: name("v"),
-        source: Source::Empty(1 << 30),
-        dedup: None,
-        codec: None,
-        read_only: false,
-        quota: None,
-        vhost_queues: 0,
-        policy: Default::default(),
-    }
+    Create::new(name("v"), Source::Empty(1 << 30))
 }
 
 /// I/Os of opening a store that holds so many MiB in packs, and nothing in the journal.

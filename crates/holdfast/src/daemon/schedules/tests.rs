@@ -82,14 +82,8 @@ impl World {
 
     fn create(&self, volume: &str, policy: &PolicyChange) {
         let create = Create {
-            name: name(volume),
-            source: Source::Empty(1 << 20),
-            dedup: None,
-            codec: None,
-            read_only: false,
-            quota: None,
-            vhost_queues: 0,
             policy: policy.clone(),
+            ..Create::new(name(volume), Source::Empty(1 << 20))
         };
         self.store().create_volume(&create).unwrap();
     }
