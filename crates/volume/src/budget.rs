@@ -8,6 +8,9 @@
 //! however full the budget is, and who holds more than all of it does not get at the last tenth: so a greedy volume
 //! waits for the drain, and others beside it do not. A share that is not used is anybody's.
 //!
+//! The budget gets generations back, each as a whole when it is in packs. None holds much more than an eighth of it, so
+//! that the pace is even: see [`Shared::generation_max`](crate::store::Shared::generation_max).
+//!
 //! Near the end of the brick's space the budget is what is sure to find room there, see the module `space`:
 //! the same slowing, and in the end a refusal.
 

@@ -163,6 +163,12 @@ impl Shared {
         self.config.destage_bytes.min(share.max(1))
     }
 
+    /// A head of this size is frozen though it has to wait: the budget gets a generation back as a whole, and what it gets
+    /// back in large pieces slows writers in jerks.
+    pub(crate) const fn generation_max(&self) -> u64 {
+        self.config.dirty_bytes / 8
+    }
+
     pub(crate) fn update_space(&self) {
         let journal = self.journal.stats();
         let promised = journal.capacity.saturating_sub(journal.allocated);

@@ -199,12 +199,55 @@ impl Volume {
             if state.dirty_since.is_none() && !state.head.is_empty() {
                 state.dirty_since = Some(self.shared.env.clock.monotonic());
             }
-            let threshold = self.shared.destage_threshold();
-            (answer, after >= threshold && before < after)
+            let due = before < after && after >= self.shared.destage_threshold();
+            if due && after >= self.shared.generation_max() {
+                // Whoever destages is still at an older one.
+                state.freeze();
+            }
+            (answer, due)
         };
         if due {
             self.wake_destager();
         }
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Background, Config, Create, InitOptions, Source, Store};
+    use block::Durability;
+    use std::path::Path;
+    use types::{BLOCK_SIZE, Name};
+
+    #[test]
+    fn the_budget_comes_back_in_small_pieces_however_long_a_destage_takes() {
+        let sim = sim::SimEnv::new(1);
+        let dir = Path::new("/store");
+        Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
+        let config = Config {
+            background: Background::Threads(1),
+            ..Config::small()
+        };
+        let piece = config.dirty_bytes / 8;
+        let store = Store::open(&sim.env(), dir, config).unwrap();
+        let name: Name = "a".parse().unwrap();
+        store
+            .create_volume(&Create::new(name.clone(), Source::Empty(1 << 30)))
+            .unwrap();
+        let device = store.device(&name.into()).unwrap();
+        let volume = store.shared.open_volumes().pop().unwrap();
+        // Nothing is destaged.
+        let destaging = volume.destage.lock();
+        for block in 0..4 * piece / BLOCK_SIZE as u64 {
+            let data = [block as u8 | 1; BLOCK_SIZE];
+            let offset = block * BLOCK_SIZE as u64;
+            device.write(offset, &data, Durability::Volatile).unwrap();
+        }
+        let state = volume.state.read();
+        assert!(state.frozen.len() >= 3, "{}", state.frozen.len());
+        let most = state.layers().map(|layer| layer.cost()).max();
+        assert!(most.unwrap() < piece + piece / 4, "{most:?}");
+        drop((state, destaging));
     }
 }

@@ -13,6 +13,9 @@ use anyhow::{Context, Result};
 /// Of a turn, where neither the job nor anybody else says how long it takes.
 const SECONDS: u32 = 3;
 
+/// What a guest reads at once that reads a file from end to end.
+const READ_AHEAD: &str = "--bs=128k";
+
 /// What of a run is compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Figure {
@@ -72,7 +75,7 @@ pub(crate) fn run(bed: &mut Bed, job: &NbdJob) -> Result<Outcome> {
     }
     if job.before == Before::Warm {
         for &contender in &contenders {
-            fio::whole(&bed.server(contender)?.uri(), "read", &[])?;
+            fio::whole(&bed.server(contender)?.uri(), "read", &[READ_AHEAD])?;
         }
     }
     let mut sides: Vec<Side> = contenders
