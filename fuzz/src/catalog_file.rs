@@ -101,6 +101,7 @@ fn snapshot(volume: u64) -> SnapshotRecord {
         vhost_queues: 0,
         group: None,
         scheduled: false,
+        submits: 0,
     }
 }
 

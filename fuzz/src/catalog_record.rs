@@ -110,6 +110,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 vhost_queues: 16,
                 group: Some(SnapshotId(3)),
                 scheduled: true,
+                submits: 2,
             }),
         );
     }

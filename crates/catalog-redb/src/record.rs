@@ -69,9 +69,9 @@ impl Record for VolumeRecord {
 
 impl Record for SnapshotRecord {
     const TABLE: &'static str = "snapshots";
-    /// No queues; no group; not scheduled.
+    /// No queues; no group; not scheduled; nothing is known to be in the journal.
     fn lacks(_version: u8) -> &'static [u8] {
-        &[0, 0, 0]
+        &[0, 0, 0, 0]
     }
     fn key(&self) -> Vec<u8> {
         snapshot_key(self.volume, self.id)

@@ -106,6 +106,7 @@ fn snapshot(volume: u64, id: u64, text: &str) -> SnapshotRecord {
         vhost_queues: 2,
         group: Some(SnapshotId(3)),
         scheduled: true,
+        submits: 3,
     }
 }
 

@@ -344,6 +344,9 @@ pub struct SnapshotRecord {
     pub group: Option<SnapshotId>,
     /// It was taken by its volume's policy, which may remove it: no person chose it.
     pub scheduled: bool,
+    /// While there is no root: how many submits to the journal have something of the generation. Where the journal has
+    /// fewer, a part of that state is lost.
+    pub submits: u64,
 }
 
 /// What the caller must do.

@@ -100,9 +100,8 @@ impl Volume {
             .submit(self.id, self.epoch, batches(state))
         {
             Ok(ticket) => {
-                for frozen in &mut state.frozen {
-                    frozen.log = Log::done();
-                }
+                let logs = state.frozen.iter_mut().map(|frozen| &mut frozen.log);
+                logs.filter(|log| !log.is_empty()).for_each(Log::submitted);
                 state.head.set_journaled();
                 state.ticket = Some(ticket);
                 Ok(Logged::Journal(Some(ticket)))

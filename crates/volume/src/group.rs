@@ -12,6 +12,7 @@
 use crate::{
     error::{Error, ErrorKind},
     flush::Logged,
+    layer::Log,
     snapshot::{removal, rooted},
     store::{Shared, Store},
     volume::{Base, Committed, Rooted, State, Volume, Wanted},
@@ -165,6 +166,7 @@ impl Store {
             vhost_queues: 0,
             group,
             scheduled: kind.scheduled,
+            submits: 0,
         });
         self.commit_snapshots(&subjects, &frozen, records.collect(), beside)
     }
@@ -178,10 +180,15 @@ impl Store {
         beside: Beside<'_>,
     ) -> Result<(), Error> {
         let mut committed: Records<'_> = subjects.iter().map(|s| s.volume.record.lock()).collect();
-        for (snapshot, frozen) in snapshots.iter_mut().zip(frozen) {
+        for ((snapshot, frozen), subject) in snapshots.iter_mut().zip(frozen).zip(subjects) {
             if let Some(rooted) = frozen.root.get() {
                 snapshot.root = Some(rooted.root);
                 snapshot.mapped_blocks = rooted.mapped_blocks;
+            } else {
+                // Nothing of it is submitted after that was waited for.
+                let state = subject.volume.state.read();
+                let log = state.log_of(snapshot.generation);
+                snapshot.submits = log.map_or(0, Log::submits);
             }
         }
         let mut changes: Vec<Change> = snapshots.iter().cloned().map(Change::PutSnapshot).collect();

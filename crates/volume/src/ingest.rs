@@ -194,6 +194,7 @@ impl Ingest<'_> {
             vhost_queues: 0,
             group: None,
             scheduled: false,
+            submits: 0,
         });
         Ok(records.collect())
     }

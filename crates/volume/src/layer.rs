@@ -42,28 +42,38 @@ pub(crate) struct Layer {
 /// What the journal has not of a layer.
 #[derive(Default)]
 pub(crate) struct Log {
-    /// It has something of the layer.
-    begun: bool,
+    /// How many submits have something of the layer.
+    submits: u64,
     /// Possibly with repetitions, and with blocks that are gone.
     blocks: Vec<u64>,
     zeroes: RangeSet,
 }
 
 impl Log {
-    /// The journal has everything.
-    pub(crate) fn done() -> Self {
-        Log {
-            begun: true,
+    /// One more submit was made: the journal has everything.
+    pub(crate) fn submitted(&mut self) {
+        *self = Log {
+            submits: self.submits + 1,
             ..Log::default()
-        }
+        };
+    }
+
+    /// How many submits have something of the layer.
+    pub(crate) fn submits(&self) -> u64 {
+        self.submits
+    }
+
+    /// The same once the journal has everything.
+    pub(crate) fn submits_in_all(&self) -> u64 {
+        self.submits + u64::from(!self.is_empty())
     }
 
     /// What comes before a batch that is made of it; `whole`: the journal has all of the generation before.
     pub(crate) fn after(&self, whole: bool) -> After {
-        match (self.begun, whole) {
-            (true, _) => After::Same,
-            (false, false) => After::Packs,
-            (false, true) => After::Journal,
+        match (self.submits, whole) {
+            (1.., _) => After::Same,
+            (0, false) => After::Packs,
+            (0, true) => After::Journal,
         }
     }
 
@@ -206,7 +216,7 @@ impl Layer {
             );
         }
         self.fresh = self.blocks.len() as u64;
-        self.log = Log::done();
+        self.log.submitted();
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -239,8 +249,9 @@ impl Layer {
         if self.log.is_empty() {
             return;
         }
-        let log = std::mem::replace(&mut self.log, Log::done());
-        for index in log.blocks {
+        let blocks = std::mem::take(&mut self.log.blocks);
+        self.log.submitted();
+        for index in blocks {
             if let Some(slot) = self.blocks.get_mut(&index) {
                 slot.journaled = true;
             }
@@ -305,9 +316,13 @@ mod tests {
         assert_eq!(layer.log().after(true), After::Journal);
         layer.set_journaled();
         assert_eq!(layer.log().after(true), After::Same);
+        assert_eq!(layer.log().submits(), 1);
+        layer.set_journaled();
+        assert_eq!(layer.log().submits_in_all(), 1);
         assert!(layer.pending(layer.log()).blocks.is_empty());
         layer.insert(7, block(9));
         assert_eq!(layer.pending(layer.log()).blocks.len(), 1);
+        assert_eq!(layer.log().submits_in_all(), 2);
         layer.zero(0..6);
         layer.insert(3, block(4));
         let pending = layer.pending(layer.log());

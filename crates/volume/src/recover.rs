@@ -3,11 +3,11 @@
 use crate::{
     error::Error,
     follow::Followed,
-    layer::Layer,
+    layer::{Layer, Log},
     store::Shared,
     volume::{Volume, Wanted},
 };
-use catalog::{Catalog, Change, VolumeRecord};
+use catalog::{Catalog, Change, SnapshotRecord, VolumeRecord};
 use journal::Replayed;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -96,23 +96,28 @@ impl Recovered {
 
     /// What was flushed and is not there any more, as far as that can be told: a submit says which one it follows; in a
     /// volume's history a generation follows the one that was destaged last, and each other, and a snapshot that has no
-    /// root yet is of one of them.
+    /// root yet is of one of them, and says how many submits have something of it.
     pub(crate) fn gaps(&self, catalog: &dyn Catalog) -> Result<Vec<Gap>, Error> {
         let mut gaps = Vec::new();
         for (id, (record, layers)) in &self.volumes {
-            let last = last_in_order(record.destaged, layers);
+            let mut snapshots = catalog.snapshots(*id)?;
+            snapshots.retain(|snapshot| snapshot.root.is_none());
+            let in_order = last_in_order(record.destaged, layers);
+            let short = snapshots.iter().filter(|snapshot| lacks(layers, snapshot));
+            let short = short.map(|snapshot| snapshot.generation).min();
+            let last = short.unwrap_or(in_order).min(in_order);
             let newest = layers.keys().next_back().copied();
             let out_of_order = newest.filter(|newest| *newest > last);
             let left_out = self.followed.left_out(*id);
-            let mut gap = Gap {
+            snapshots.retain(|snapshot| snapshot.generation > last || lacks(layers, snapshot));
+            let gap = Gap {
                 volume: *id,
                 owner: owner_of(record),
                 last,
+                short: short == Some(last),
                 found: out_of_order.max(left_out),
-                snapshots: catalog.snapshots(*id)?,
+                snapshots,
             };
-            gap.snapshots
-                .retain(|snapshot| snapshot.root.is_none() && snapshot.generation > last);
             if gap.found.is_some() || !gap.snapshots.is_empty() {
                 gaps.push(gap);
             }
@@ -121,7 +126,8 @@ impl Recovered {
         Ok(gaps)
     }
 
-    /// Leaves out what follows gaps. Snapshots that need it become snapshots of what came before.
+    /// Leaves out what follows gaps. Snapshots that need it become snapshots of what came before: they are no longer of
+    /// the instant of a group.
     pub(crate) fn forget_after(
         &mut self,
         gaps: &[Gap],
@@ -129,12 +135,19 @@ impl Recovered {
     ) -> Result<(), Error> {
         let mut changes = Vec::new();
         for gap in gaps {
+            let mut submits = 0;
             if let Some((_, layers)) = self.volumes.get_mut(&gap.volume) {
                 layers.retain(|number, _| *number <= gap.last);
+                let last = layers.get(&gap.last);
+                submits = last.map_or(0, |layer| layer.log().submits_in_all());
             }
-            changes.extend(gap.snapshots.iter().cloned().map(|mut snapshot| {
-                snapshot.generation = gap.last;
-                Change::PutSnapshot(snapshot)
+            changes.extend(gap.snapshots.iter().cloned().map(|snapshot| {
+                Change::PutSnapshot(SnapshotRecord {
+                    generation: gap.last,
+                    submits,
+                    group: None,
+                    ..snapshot
+                })
             }));
         }
         Ok(catalog.commit(&changes)?)
@@ -174,19 +187,29 @@ pub(crate) struct Gap {
     pub(crate) owner: String,
     /// The last generation that is there with all before it.
     pub(crate) last: Generation,
+    /// Of that one only the beginning is there.
+    pub(crate) short: bool,
     /// The newest generation that is there, of what is left out.
     pub(crate) found: Option<Generation>,
-    /// Those that need a generation that is not there.
-    pub(crate) snapshots: Vec<catalog::SnapshotRecord>,
+    /// Those that need what is not there.
+    pub(crate) snapshots: Vec<SnapshotRecord>,
+}
+
+impl Gap {
+    /// What is known of the loss, in a sentence.
+    pub(crate) fn what(&self) -> String {
+        let of = if self.short {
+            "a flush of"
+        } else {
+            "what was flushed after"
+        };
+        format!("{of} generation {} is lost", self.last)
+    }
 }
 
 impl std::fmt::Display for Gap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "'{}': what follows generation {} is lost",
-            self.owner, self.last
-        )?;
+        write!(f, "'{}': {}", self.owner, self.what())?;
         for snapshot in &self.snapshots {
             write!(f, ", and the snapshot '{}' needs it", snapshot.name)?;
         }
@@ -205,6 +228,13 @@ fn last_in_order(destaged: Generation, layers: &BTreeMap<Generation, Layer>) -> 
     last
 }
 
+/// Whether submits that a snapshot needs are lost. All of a generation is written by one process: if anything of it is in
+/// a write buffer, all of it is, and the journal is told again.
+fn lacks(layers: &BTreeMap<Generation, Layer>, snapshot: &SnapshotRecord) -> bool {
+    let log = layers.get(&snapshot.generation).map(Layer::log);
+    log.is_some_and(|log| log.submits() < snapshot.submits && log.is_empty())
+}
+
 /// What a volume is called in reports.
 pub(crate) fn owner_of(record: &VolumeRecord) -> String {
     match record.trashed {
@@ -215,16 +245,23 @@ pub(crate) fn owner_of(record: &VolumeRecord) -> String {
 
 impl Volume {
     /// A snapshot of the catalog that waits for its root: the layers that it needs will give it one.
-    fn expect_snapshot(&self, mut snapshot: catalog::SnapshotRecord) -> Result<(), Error> {
+    fn expect_snapshot(&self, mut snapshot: SnapshotRecord) -> Result<(), Error> {
         let mut committed = self.record.lock();
-        let needs = |number: Generation| number <= snapshot.generation;
-        if self
-            .state
-            .read()
-            .frozen
-            .front()
-            .is_some_and(|f| needs(f.layer.number))
-        {
+        let (waits, submits) = {
+            let state = self.state.read();
+            let oldest = state.frozen.front().map(|frozen| frozen.layer.number);
+            let log = state.log_of(snapshot.generation);
+            let waits = oldest.is_some_and(|oldest| oldest <= snapshot.generation);
+            (waits, log.map_or(0, Log::submits_in_all))
+        };
+        if waits {
+            if submits < snapshot.submits {
+                // The journal had lost some, and the write buffer had what they logged.
+                snapshot.submits = submits;
+                let change = Change::PutSnapshot(snapshot.clone());
+                self.shared.catalog.commit(&[change])?;
+                snapshot.version += 1;
+            }
             let wanted = committed.wanted.entry(snapshot.generation).or_default();
             wanted.push(Wanted::Snapshot(snapshot));
             return Ok(());

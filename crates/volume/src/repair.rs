@@ -134,7 +134,7 @@ impl Store {
 
 impl Gap {
     fn lost(&self) -> impl Iterator<Item = LostFlushes> + '_ {
-        let what = format!("what was flushed after generation {} is lost", self.last);
+        let what = self.what();
         let of = move |owner: String| LostFlushes {
             owner,
             what: what.clone(),

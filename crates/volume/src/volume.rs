@@ -181,6 +181,13 @@ impl State {
     pub(crate) fn dirty(&self) -> u64 {
         self.layers().map(Layer::cost).sum()
     }
+
+    /// What the journal has not of a frozen generation.
+    pub(crate) fn log_of(&self, generation: Generation) -> Option<&Log> {
+        let mut frozen = self.frozen.iter();
+        let frozen = frozen.find(|frozen| frozen.layer.number == generation);
+        frozen.map(|frozen| &frozen.log)
+    }
 }
 
 impl Volume {

@@ -55,6 +55,7 @@ fn snapshot() -> SnapshotRecord {
         vhost_queues: 0,
         group: None,
         scheduled: false,
+        submits: 0,
     }
 }
 
@@ -88,7 +89,7 @@ fn version_3_looks_like_this() {
     );
     assert_eq!(
         hex(&encode(&snapshot()).unwrap()),
-        "0304010101738004020000030000002c27d5b9"
+        "0304010101738004020000030000000078c73a3f"
     );
     assert_eq!(
         hex(&encode(&Settings::default()).unwrap()),

@@ -49,6 +49,7 @@ pub fn snapshot(volume: u64, id: u64, text: &str) -> SnapshotRecord {
         vhost_queues: 0,
         group: None,
         scheduled: false,
+        submits: 0,
     }
 }
 

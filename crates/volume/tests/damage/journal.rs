@@ -67,12 +67,12 @@ fn for_all(mut attack: impl FnMut(&mut Machine, usize, Damage)) {
     assert!(cases >= ALL.len() * 2, "{cases} cases");
 }
 
-fn repair(machine: &Machine, dry_run: bool) -> Option<volume::JournalDamage> {
+pub(crate) fn repair(machine: &Machine, dry_run: bool) -> Option<volume::JournalDamage> {
     let (env, dir) = (machine.sim.env(), Path::new(DIR));
     Store::repair_journal(&env, dir, &Machine::config(), dry_run).unwrap()
 }
 
-fn open_anyhow(machine: &Machine) -> (Store, Vec<LostFlushes>) {
+pub(crate) fn open_anyhow(machine: &Machine) -> (Store, Vec<LostFlushes>) {
     let (env, dir) = (machine.sim.env(), Path::new(DIR));
     Store::open_without_lost_flushes(&env, dir, Machine::config()).unwrap()
 }

@@ -84,6 +84,7 @@ fn copy(complete: bool) -> Found {
         vhost_queues: 0,
         group: None,
         scheduled: false,
+        submits: 0,
     };
     contents
         .snapshots
