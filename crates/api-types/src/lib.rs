@@ -37,7 +37,7 @@ pub use report::{
 pub use scrub::ScrubStatus;
 pub use vhost::{ServeVhost, VhostDevice, VhostGuest, VhostStatus};
 pub use volumes::{
-    CloneGroup, CloneOf, Connect, ConnectVhost, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
-    ExportRequest, Group, ImportRequest, Imported, Importing, Restore, Rollback, Snapshot,
-    TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    Backing, CloneGroup, CloneOf, Connect, ConnectVhost, CreateSnapshot, CreateVolume, DiffExtent,
+    DiffLine, ExportRequest, Group, ImportRequest, Imported, Importing, Restore, Rollback,
+    Snapshot, TrashEntry, UpdateVolume, Volume, VolumeUsage,
 };

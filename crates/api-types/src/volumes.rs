@@ -335,10 +335,13 @@ pub struct ExportRequest {
     /// Whether a file that exists may be replaced.
     #[serde(default)]
     pub overwrite: bool,
-    /// raw (the default), qcow2, vmdk, vhdx, vhd or vdi.
+    /// raw (the default; with `backing` qcow2), qcow2, vmdk, vhdx, vhd or vdi.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub format: Option<ImageFormat>,
+    /// The qcow2 image holds only what differs from a snapshot, whose own image stands behind it. Default: it holds all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backing: Option<Backing>,
     /// zlib or zstd: how a qcow2 image is compressed. Default: it is not.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -348,6 +351,16 @@ pub struct ExportRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub subformat: Option<Subformat>,
+}
+
+/// What stands behind an image that holds only a difference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backing {
+    /// `volume@snapshot`: what the image is the difference from.
+    pub snapshot: String,
+    /// Absolute path of a raw or qcow2 image of it, as it was exported before. The new image names it as seen from its own place.
+    pub file: String,
 }
 
 /// A line of what differs between two states: one that begins, the extents in order, and one that ends. Without the

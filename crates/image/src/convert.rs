@@ -1,35 +1,40 @@
 //! An image in another format than raw, from a volume or a snapshot: qemu-img reads it over NBD.
 
 use crate::{
+    backing::{Backing, Named, Unchanged},
     error::{Error, ErrorKind},
-    target::{TargetPath, cannot, exists, look_at},
+    target::{TargetPath, cannot, look_at},
+    unfinished::Unfinished,
 };
-use block::BlockDevice;
+use block::{Bitmap, BlockDevice};
 use env::Env;
 use qemu::{Conversion, Failed};
 use std::{
     any::Any,
-    ffi::OsString,
-    fs::{self, DirBuilder, File, Permissions},
+    fs::{self, File},
     io,
-    os::{
-        fd::OwnedFd,
-        unix::{
-            fs::{DirBuilderExt, PermissionsExt},
-            net::UnixStream,
-        },
-    },
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use types::{ImageShape, Progress};
+use types::{ImageFormat, ImageShape, Progress};
 
 /// Progress is told so often.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Serves a device over NBD to who is at the other end of a socket, as its default export, until what is answered is dropped.
-pub type Serve<'a> = &'a dyn Fn(Arc<dyn BlockDevice>, OwnedFd) -> io::Result<Box<dyn Any>>;
+/// Serves a device over NBD to who is at the other end of a socket, as its default export, until what is answered is dropped; a bitmap,
+/// if there is one, under any name.
+pub type Serve<'a> =
+    &'a dyn Fn(Arc<dyn BlockDevice>, Option<Arc<dyn Bitmap>>, OwnedFd) -> io::Result<Box<dyn Any>>;
+
+/// What is written. It does not change meanwhile.
+pub struct Frozen {
+    /// All of it.
+    pub device: Arc<dyn BlockDevice>,
+    /// What a qcow2 image of it stands upon, if it is to hold no more than the difference.
+    pub backing: Option<Backing>,
+}
 
 /// Where an image goes to, and how it is to be.
 pub struct Convert {
@@ -44,14 +49,17 @@ pub struct Convert {
 /// Writes a device as an image of any format; `source` is what the log says.
 ///
 /// # Behavior
+/// With a [`Backing`] the image has the clusters in which anything changed, and names the image of the rest as seen from its own place; of that
+/// one only the beginning is read, for its size.
+///
 /// The image is written in a directory `PATH.partial`, and moved to its place when it is complete and durable; of a VMDK of several files
 /// the descriptor comes last. Holes of the device are not read. Progress is in bytes of the disk.
 ///
 /// # Errors
 /// As [`export`](crate::export())'s; [`ErrorKind::Invalid`] also if there is no such format, if it has no disks like this one, or if qemu-img
-/// is missing.
+/// is missing, or what is to stand behind it cannot be what it should be.
 pub fn convert(
-    device: impl FnOnce() -> Result<Arc<dyn BlockDevice>, Error>,
+    frozen: impl FnOnce() -> Result<Frozen, Error>,
     env: &Env,
     store: &Path,
     source: &str,
@@ -72,25 +80,114 @@ pub fn convert(
         );
         return Err(Error::invalid(message));
     }
-    let device = device()?;
+    let Frozen { device, backing } = frozen()?;
     let size = device.info().size;
+    let behind = match &backing {
+        None => None,
+        Some(_) if shape.format != ImageFormat::Qcow2 => {
+            let message = format!(
+                "a {} image has no other one behind it; qcow2 can have",
+                shape.format
+            );
+            return Err(Error::invalid(message));
+        }
+        Some(backing) => Some((backing, backing.look_at(env, &path)?)),
+    };
     progress.report(0, size)?;
     let unfinished = Unfinished::create(&path)?;
-    let cannot = |e| Error::io("cannot serve the disk to qemu-img", e);
-    let (ours, theirs) = UnixStream::pair().map_err(cannot)?;
-    let _server = serve(device, ours.into()).map_err(cannot)?;
-    let shown = path.display().to_string();
-    let conversion = Conversion::start(theirs.into(), &unfinished.image(), &shown, &shape)?;
-    loop {
-        match conversion.wait(TICK) {
-            Some(ended) => break ended.map_err(|e| failed(&shown, source, e))?,
-            None => progress.report(conversion.done(size), size)?,
-        }
+    let image = Image {
+        path: &unfinished.image(),
+        shown: &path.display().to_string(),
+        source,
+        shape: &shape,
+    };
+    match behind {
+        None => image.write(device, None, serve, progress)?,
+        Some((backing, named)) => image.write_upon(device, backing, &named, serve, progress)?,
     }
-    unfinished.publish(overwrite)?;
     progress.report(size, size)?;
+    unfinished.publish(overwrite)?;
     tracing::info!(source, size, format = %shape.format, "exported");
     Ok(())
+}
+
+/// An image that qemu-img writes.
+pub(crate) struct Image<'a> {
+    /// An absolute path at which there is nothing.
+    pub(crate) path: &'a Path,
+    /// What errors call it.
+    pub(crate) shown: &'a str,
+    /// What errors call the disk.
+    pub(crate) source: &'a str,
+    pub(crate) shape: &'a ImageShape,
+}
+
+/// What stands in the place of what is behind an image, and of that what has not changed.
+struct StandIn<'a> {
+    path: &'a Path,
+    unchanged: Arc<dyn Bitmap>,
+}
+
+impl Image<'_> {
+    fn write(
+        &self,
+        device: Arc<dyn BlockDevice>,
+        stand_in: Option<StandIn<'_>>,
+        serve: Serve<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        let size = device.info().size;
+        let cannot = |e| Error::io("cannot serve the disk to qemu-img", e);
+        let (ours, theirs) = UnixStream::pair().map_err(cannot)?;
+        let (behind, unchanged) = stand_in.map(|it| (it.path, it.unchanged)).unzip();
+        let _server = serve(device, unchanged, ours.into()).map_err(cannot)?;
+        let (theirs, shape) = (theirs.into(), self.shape);
+        let conversion = Conversion::start(theirs, self.path, self.shown, shape, behind)?;
+        self.follow(&conversion, size, progress)
+    }
+
+    /// QEMU need not open what is behind: it is not asked for what is there. What it opens in its place has as many bytes.
+    fn write_upon(
+        &self,
+        device: Arc<dyn BlockDevice>,
+        backing: &Backing,
+        named: &Named,
+        serve: Serve<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        let size = device.info().size;
+        let mut path = self.path.to_owned().into_os_string();
+        path.push(".behind");
+        let path = PathBuf::from(path);
+        let made = File::create_new(&path).and_then(|file| file.set_len(backing.size));
+        made.map_err(cannot("create", &path))?;
+        let stand_in = StandIn {
+            path: &path,
+            unchanged: Arc::new(Unchanged {
+                changed: Arc::clone(&backing.changed),
+                size,
+            }),
+        };
+        self.write(device, Some(stand_in), serve, progress)?;
+        fs::remove_file(&path).map_err(cannot("remove", &path))?;
+        let Named { name, format } = named;
+        let naming = Conversion::name_backing(self.path, self.shown, name, *format)?;
+        self.follow(&naming, size, progress)
+    }
+
+    fn follow(
+        &self,
+        conversion: &Conversion,
+        size: u64,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        loop {
+            match conversion.wait(TICK) {
+                Some(ended) => return ended.map_err(|e| failed(self.shown, self.source, e)),
+                None => progress.report(conversion.done(size), size)?,
+            }
+        }
+    }
 }
 
 fn failed(shown: &str, source: &str, failed: Failed) -> Error {
@@ -108,94 +205,4 @@ fn failed(shown: &str, source: &str, failed: Failed) -> Error {
         ),
     };
     Error::new(kind, format!("{what}: {why}"))
-}
-
-/// A directory beside an image to be, with the files that it has so far. Dropped, it is removed.
-struct Unfinished {
-    directory: PathBuf,
-    path: PathBuf,
-    name: OsString,
-}
-
-impl Unfinished {
-    fn create(path: &Path) -> Result<Self, Error> {
-        let shown = path.display();
-        let name = path.file_name();
-        let name = name
-            .ok_or_else(|| Error::invalid(format!("{shown} names no file")))?
-            .to_owned();
-        let mut directory = path.to_owned().into_os_string();
-        directory.push(".partial");
-        let directory = PathBuf::from(directory);
-        DirBuilder::new().mode(0o700).create(&directory).map_err(|e| {
-            if e.kind() != io::ErrorKind::AlreadyExists {
-                return cannot("create", &directory)(e);
-            }
-            let message = format!(
-                "{0} exists: another export is writing it, or one was interrupted and it can be removed: rm -r {0}",
-                directory.display()
-            );
-            Error::new(ErrorKind::Exists, message)
-        })?;
-        Ok(Unfinished {
-            directory,
-            path: path.to_owned(),
-            name,
-        })
-    }
-
-    /// Where the image is written.
-    fn image(&self) -> PathBuf {
-        self.directory.join(&self.name)
-    }
-
-    /// Moves everything to its place, and makes that durable.
-    fn publish(&self, overwrite: bool) -> Result<(), Error> {
-        let mut beside = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(cannot("list", &self.directory))? {
-            let entry = entry.map_err(cannot("list", &self.directory))?;
-            let synced = File::open(entry.path()).and_then(|file| {
-                file.set_permissions(Permissions::from_mode(0o600))?;
-                file.sync_all()
-            });
-            synced.map_err(cannot("sync", &entry.path()))?;
-            if entry.file_name() != self.name {
-                beside.push(entry.file_name());
-            }
-        }
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
-        let targets = beside.iter().map(|name| parent.join(name));
-        if !overwrite {
-            // It took a while: somebody may have put something there.
-            for target in targets.chain([self.path.clone()]) {
-                if fs::symlink_metadata(&target).is_ok() {
-                    return Err(exists(&target));
-                }
-            }
-        } else if !beside.is_empty() {
-            // An old descriptor must not be found with new extents.
-            match fs::remove_file(&self.path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(cannot("replace", &self.path)(e));
-                }
-                _ => {}
-            }
-        }
-        beside.sort();
-        for name in beside.iter().chain([&self.name]) {
-            let target = parent.join(name);
-            fs::rename(self.directory.join(name), &target).map_err(cannot("create", &target))?;
-        }
-        let synced = File::open(parent).and_then(|directory| directory.sync_all());
-        synced.map_err(cannot("sync", parent))
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            let path = self.directory.display();
-            tracing::warn!(%path, %error, "cannot remove what is left of an export");
-        }
-    }
 }

@@ -7,7 +7,7 @@
 //!  any other: image_formats::Disk ─▶ pieces, read ahead by threads ─▶ volume::Ingest
 //!  any image_formats::Disk ─▶ volume::SourceDisk, read where the volume has nothing yet    (import of a volume in use)
 //!  frozen device ─▶ pieces, read ahead by threads ─▶ file, device, stream        (export)
-//!  frozen device ─▶ NBD server ─▶ qemu-img ─▶ file of any other format
+//!  frozen device ─▶ NBD server ─▶ qemu-img ─▶ file of any other format; qcow2 also as what differs from another
 //! ```
 //!
 //! Both sides of an arrow run at once, with a few chunks of memory between them. Holes are neither
@@ -19,6 +19,7 @@
 //! What an image is, its content says: raw is never guessed where a magic is known. An image that is taken for a disk by
 //! mistake is only noticed when a guest does not start.
 
+mod backing;
 mod convert;
 mod error;
 mod export;
@@ -33,8 +34,10 @@ mod scan;
 mod snapshots;
 mod source;
 mod target;
+mod unfinished;
 
-pub use convert::{Convert, Serve, convert};
+pub use backing::Backing;
+pub use convert::{Convert, Frozen, Serve, convert};
 pub use error::{Error, ErrorKind};
 pub use export::{Exported, Target, export, export_device};
 pub use import::{Import, Imported, OtherFiles, Source, import};

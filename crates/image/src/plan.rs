@@ -94,16 +94,15 @@ impl<'a> Plan<'a> {
             let why = format!("what it says of byte {} makes no sense", self.position);
             return Err(Error::new(ErrorKind::Damaged, why));
         }
-        self.runs = whole_blocks(&runs, rest);
+        self.runs = whole(&runs, rest, BLOCK_SIZE as u64);
         self.runs.reverse();
         Ok(())
     }
 }
 
-/// Runs that end with blocks, or with the disk, `rest` bytes from their beginning: data takes what it touches. What is
-/// behind the last block of which all is known is asked for again.
-fn whole_blocks(runs: &[Run], rest: u64) -> Vec<Run> {
-    const BLOCK: u64 = BLOCK_SIZE as u64;
+/// Runs that end with units of `unit` bytes, or with the disk, `rest` bytes from their beginning: data takes what it touches. What is
+/// behind the last unit of which all is known is asked for again.
+pub(crate) fn whole(runs: &[Run], rest: u64, unit: u64) -> Vec<Run> {
     let mut whole: Vec<Run> = Vec::new();
     let (mut at, mut done) = (0, 0);
     let mut push = |until: u64, data: bool, done: &mut u64| {
@@ -117,21 +116,17 @@ fn whole_blocks(runs: &[Run], rest: u64) -> Vec<Run> {
     };
     for run in runs {
         let end = at + run.len;
-        let known = if end == rest {
-            end
-        } else {
-            end / BLOCK * BLOCK
-        };
+        let known = if end == rest { end } else { end / unit * unit };
         if run.data {
-            push(at / BLOCK * BLOCK, false, &mut done);
-            push(end.next_multiple_of(BLOCK).min(rest), true, &mut done);
+            push(at / unit * unit, false, &mut done);
+            push(end.next_multiple_of(unit).min(rest), true, &mut done);
         } else {
             push(known, false, &mut done);
         }
         at = end;
     }
     if done == 0 {
-        push(BLOCK.min(rest), true, &mut done);
+        push(unit.min(rest), true, &mut done);
     }
     whole
 }
@@ -202,7 +197,7 @@ mod tests {
             (vec![run(100, false)], 100, vec![run(100, false)]),
         ];
         for (runs, rest, expect) in cases {
-            assert_eq!(whole_blocks(&runs, rest), expect, "{runs:?}");
+            assert_eq!(whole(&runs, rest, 4096), expect, "{runs:?}");
         }
     }
 

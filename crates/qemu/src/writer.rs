@@ -3,7 +3,7 @@
 use crate::program::Program;
 use image_formats::Error;
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     os::fd::OwnedFd,
     path::Path,
     sync::{
@@ -34,10 +34,11 @@ pub enum Failed {
 
 impl Conversion {
     /// Begins to write a disk, the default export of the NBD server at the other end of `connection`, a socket, to `target`, an absolute path at which there is nothing; `shown` is what
-    /// errors call it. [`ImageShape::check`] has nothing against `shape`.
+    /// errors call it. [`ImageShape::check`] has nothing against `shape`. With `behind`, a raw file with the right number of zeroes, a qcow2 image is
+    /// written that has behind it what it does not hold itself: what the server's bitmap `unchanged` has set.
     ///
     /// # Behavior
-    /// Files of a VMDK that has several are beside `target`, and named like it.
+    /// Files of a VMDK that has several are beside `target`, and named like it. `behind` is not read where the bitmap is of whole clusters.
     ///
     /// # Errors
     /// If qemu-img is not installed.
@@ -46,6 +47,7 @@ impl Conversion {
         target: &Path,
         shown: &str,
         shape: &ImageShape,
+        behind: Option<&Path>,
     ) -> Result<Self, Error> {
         let mut arguments: Vec<OsString> = ["convert", "-p", "-O", driver(shape.format)]
             .map(Into::into)
@@ -57,7 +59,13 @@ impl Conversion {
         if !options.is_empty() {
             arguments.extend(["-o".into(), options.into()]);
         }
-        arguments.extend(["--image-opts".into(), SOURCE.into(), target.into()]);
+        let mut source = SOURCE.to_owned();
+        if let Some(behind) = behind {
+            arguments.extend(["-B".into(), behind.into(), "-F".into(), "raw".into()]);
+            // What this says is set, QEMU takes for not there.
+            source.push_str(&format!(",x-dirty-bitmap={UNCHANGED}"));
+        }
+        arguments.extend(["--image-opts".into(), source.into(), target.into()]);
         let done = Arc::new(AtomicU32::new(0));
         let told = Arc::clone(&done);
         let what = format!("{shown}, a {} image,", shape.format);
@@ -75,6 +83,27 @@ impl Conversion {
             },
         )?;
         Ok(Conversion { program, done })
+    }
+
+    /// Writes into the qcow2 image `image` what stands behind it, an image of `format`: `name` is seen from where `image` is. Nobody looks whether it is
+    /// there.
+    ///
+    /// # Errors
+    /// If qemu-img is not installed.
+    pub fn name_backing(
+        image: &Path,
+        shown: &str,
+        name: &OsStr,
+        format: ImageFormat,
+    ) -> Result<Self, Error> {
+        let arguments = ["rebase", "-u", "-f", "qcow2", "-F", driver(format), "-b"].map(OsStr::new);
+        let arguments = arguments.into_iter().chain([name, image.as_os_str()]);
+        let what = format!("{shown}, a qcow2 image,");
+        Ok(Conversion {
+            program: Program::start("qemu-img", &what, arguments, None, |_| false)?,
+            // It takes no time, and comes when all is done.
+            done: Arc::new(AtomicU32::new(10_000)),
+        })
     }
 
     /// How it ended, if it did within `patience`. What was written need not be durable.
@@ -101,6 +130,9 @@ impl Conversion {
         (done as u64).min(total)
     }
 }
+
+/// The server's bitmap of what a disk has in common with what is behind its image.
+const UNCHANGED: &str = "qemu:dirty-bitmap:unchanged";
 
 /// The export at the other end of standard input.
 const SOURCE: &str = "driver=nbd,read-only=on,server.type=fd,server.str=0";

@@ -9,7 +9,7 @@ use crate::{
     store::{PinnedRoot, Shared, Store, blocks},
     volume::Volume,
 };
-use block::{Bitmap, Error as BlockError, Run, check_range};
+use block::{Bitmap, BlockDevice, Error as BlockError, Run, check_range};
 use std::sync::Arc;
 use types::{BLOCK_SIZE, VolumeRef};
 
@@ -31,12 +31,40 @@ impl Store {
         }
         let pinned = self.pinned(of, "bitmap of")?;
         refuse_filling(of, pinned.below.as_ref())?;
-        Ok(Arc::new(OfSnapshot {
-            shared: Arc::clone(&self.shared),
-            of: pinned,
-            since,
-        }))
+        Ok(self.changes(Arc::new(pinned), since))
     }
+
+    /// Opens a snapshot, or a volume as it is now, to read, together with what has changed in it since another. What is
+    /// written later is in neither.
+    ///
+    /// # Errors
+    /// As [`bitmap`](Self::bitmap).
+    pub fn difference(&self, of: &VolumeRef, since: &VolumeRef) -> Result<Difference, Error> {
+        let pinned_since = self.pinned(since, "bitmap of")?;
+        refuse_filling(since, pinned_since.below.as_ref())?;
+        let pinned = Arc::new(self.pinned(of, "reader of")?);
+        refuse_filling(of, pinned.below.as_ref())?;
+        Ok(Difference {
+            device: self.reader(of, Arc::clone(&pinned))?,
+            since_size: pinned_since.size,
+            changed: self.changes(pinned, pinned_since),
+        })
+    }
+
+    fn changes(&self, of: Arc<PinnedRoot>, since: PinnedRoot) -> Arc<dyn Bitmap> {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(OfSnapshot { shared, of, since })
+    }
+}
+
+/// A state that does not change, and how it differs from another.
+pub struct Difference {
+    /// All of it.
+    pub device: Arc<dyn BlockDevice>,
+    /// Where it differs.
+    pub changed: Arc<dyn Bitmap>,
+    /// Bytes of the other one. What this one has beyond has changed where it is not a hole.
+    pub since_size: u64,
 }
 
 /// What is a hole now may not be one later, and still have the same contents: it is told when that is over.
@@ -85,7 +113,7 @@ impl OfVolume {
 /// Of a snapshot.
 struct OfSnapshot {
     shared: Arc<Shared>,
-    of: PinnedRoot,
+    of: Arc<PinnedRoot>,
     since: PinnedRoot,
 }
 

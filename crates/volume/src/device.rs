@@ -308,7 +308,7 @@ fn prefetch(
 /// A snapshot that somebody reads. It cannot be removed meanwhile.
 struct SnapshotDevice {
     shared: Arc<Shared>,
-    pinned: PinnedRoot,
+    pinned: Arc<PinnedRoot>,
     base: Base,
     /// What it is called when it is opened.
     name: String,
@@ -438,7 +438,15 @@ impl Store {
     /// # Errors
     /// As [`device`](Self::device).
     pub fn frozen_device(&self, r: &VolumeRef) -> Result<Arc<dyn BlockDevice>, Error> {
-        let pinned = self.pinned(r, "reader of")?;
+        self.reader(r, Arc::new(self.pinned(r, "reader of")?))
+    }
+
+    /// A device with what a root has, which is called `r`.
+    pub(crate) fn reader(
+        &self,
+        r: &VolumeRef,
+        pinned: Arc<PinnedRoot>,
+    ) -> Result<Arc<dyn BlockDevice>, Error> {
         let base = pinned.base();
         base.below.as_ref().map_or(Ok(()), |below| below.check())?;
         Ok(Arc::new(SnapshotDevice {

@@ -68,6 +68,7 @@ mod work;
 mod write;
 
 pub use below::{Images, SourceDisk};
+pub use bitmap::Difference;
 pub use budget::Pressure;
 pub use catalog::{
     ImageSource, PolicyChange, Properties, Settings, SnapshotPolicy, SnapshotRecord, SourceFile,

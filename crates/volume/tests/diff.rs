@@ -225,3 +225,33 @@ fn a_bitmap_has_what_is_in_packs_and_what_is_in_memory() {
     assert_eq!(runs(&*live, 9, 1, 1), [(1, true)]);
     store.close().unwrap();
 }
+
+#[test]
+fn a_difference_is_of_the_state_that_is_read() {
+    let sim = SimEnv::new(7);
+    let store = new(&sim);
+    let a = create(&store, "a", Source::Empty(MIB));
+    (0..8).for_each(|n| write(&*a, n, 1));
+    snapshot(&store, "a@s");
+    let grown = Source::Clone("a@s".parse().unwrap(), Some(4 * MIB));
+    let b = create(&store, "b", grown);
+    write(&*b, 2, 2);
+    b.discard(3 * BLOCK, BLOCK, Volatile).unwrap();
+    write(&*b, 500, 5);
+    let (of, since) = ("b".parse().unwrap(), "a@s".parse().unwrap());
+    let difference = store.difference(&of, &since).unwrap();
+    write(&*b, 2, 9);
+    write(&*b, 7, 9);
+    let expected = [(2, false), (2, true), (496, false), (1, true), (523, false)];
+    assert_eq!(runs(&*difference.changed, 0, 1024, 100), expected);
+    assert_eq!(difference.since_size, MIB);
+    let mut bytes = vec![0; 4 * MIB as usize];
+    difference.device.read(0, &mut bytes).unwrap();
+    let firsts: Vec<u8> = [1, 2, 3, 7, 499, 500]
+        .map(|n| bytes[n * BLOCK as usize])
+        .into();
+    assert_eq!(firsts, [1, 2, 0, 1, 0, 5]);
+    let missing = store.difference(&of, &"a@t".parse().unwrap());
+    assert_eq!(missing.err().unwrap().kind(), ErrorKind::NotFound);
+    store.close().unwrap();
+}

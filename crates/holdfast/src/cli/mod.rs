@@ -7,6 +7,7 @@ mod diff;
 mod failure;
 mod files;
 mod health;
+mod images;
 mod jobs;
 mod limits;
 mod modes;

@@ -1,21 +1,18 @@
 //! `holdfast volume …` and `trash …`.
 
 use super::{
-    args::{self, HowToExport, HowToImport, Properties},
+    args::{self, Properties},
     client::Client,
-    content,
     failure::Failure,
-    files, jobs, limits, modes,
+    files, images, limits, modes,
     output::{Output, duration, pairs, switch, table, time},
     policy, snapshots,
 };
 use api_types::{
-    Connect, CreateVolume, ExportRequest, ImportRequest, Imported, Importing, Job, Restore,
-    TrashEntry, UpdateVolume, Volume, VolumeUsage,
+    Connect, CreateVolume, Importing, Restore, TrashEntry, UpdateVolume, Volume, VolumeUsage,
 };
-use std::path::{Path, PathBuf};
 use types::{
-    ImageFormat, Name, VolumeRef,
+    Name, VolumeRef,
     size::{format_size, parse_size},
 };
 
@@ -120,9 +117,9 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
             name,
             how,
             properties,
-        } => import(client, output, &image, &name, &how, properties).await,
+        } => images::import(client, output, &image, &name, &how, properties).await,
         Command::Export { source, image, how } => {
-            export(client, output, &source, &image, how).await
+            images::export(client, output, &source, &image, how).await
         }
         Command::Du { names } => du(client, output, names).await,
         Command::Connect { name } => {
@@ -378,124 +375,6 @@ async fn du(client: &Client, output: Output, mut names: Vec<VolumeRef>) -> Resul
     };
     let header = ["NAME", ">SIZE", ">USED", ">STORED", ">UNIQUE"];
     output.show(&usages, |usages| table(&header, usages.iter().map(row)))
-}
-
-fn absolute(path: &Path) -> Result<String> {
-    let path: PathBuf = std::path::absolute(path)?;
-    let shown = path.display().to_string();
-    path.into_os_string()
-        .into_string()
-        .map_err(|_| Failure::usage(format!("{shown} is not UTF-8")))
-}
-
-async fn import(
-    client: &Client,
-    output: Output,
-    image: &Path,
-    name: &Name,
-    how: &HowToImport,
-    properties: Properties,
-) -> Result<()> {
-    let backing = how.backing.iter().map(|path| absolute(path));
-    let imported: Imported = if image == Path::new("-") {
-        let of_a_file = !how.backing.is_empty() || how.data_file.is_some();
-        if of_a_file || how.live || how.snapshots {
-            let message =
-                "--backing, --data-file, --live and --snapshots need an image that is a file";
-            return Err(Failure::usage(message));
-        }
-        content::upload(client, output, name, how, properties).await?
-    } else {
-        let request = ImportRequest {
-            name: name.to_string(),
-            path: match image
-                .to_str()
-                .filter(|text| image::NbdUri::is_meant_by(text))
-            {
-                Some(uri) => uri.to_owned(),
-                None => absolute(image)?,
-            },
-            size: how.size,
-            dedup: properties.dedup(),
-            codec: properties.codec,
-            format: how.format,
-            backing: backing.collect::<Result<_>>()?,
-            data_file: how.data_file.as_deref().map(absolute).transpose()?,
-            live: how.live,
-            snapshots: how.snapshots,
-            disk: how.disk,
-        };
-        let job: Job = client.post("/v1/import", &request).await?;
-        jobs::result(jobs::follow(client, output, job).await?)?
-    };
-    for note in &imported.notes {
-        eprintln!("holdfast: note: {note}");
-    }
-    output.done(&imported, |Imported { volume, others, .. }| {
-        let all = std::iter::once(volume).chain(others);
-        all.map(imported_line).collect::<Vec<_>>().join("\n")
-    })
-}
-
-fn imported_line(v: &Volume) -> String {
-    if let Some(importing) = &v.importing {
-        return format!(
-            "made '{}', {}: use it now; it is filled from {}, which must stay as it is until 'volume info {}' says no more of it",
-            v.name,
-            format_size(v.size),
-            importing.path,
-            v.name
-        );
-    }
-    format!(
-        "imported '{}', {}, {} used",
-        v.name,
-        format_size(v.size),
-        format_size(v.used)
-    )
-}
-
-async fn export(
-    client: &Client,
-    output: Output,
-    source: &VolumeRef,
-    image: &Path,
-    how: HowToExport,
-) -> Result<()> {
-    let raw = how.format.is_none_or(|format| format == ImageFormat::Raw);
-    if image == Path::new("-") {
-        if !raw || how.compress.is_some() || how.subformat.is_some() {
-            let message = "only a raw image can be written to standard output; name a file";
-            return Err(Failure::usage(message));
-        }
-        return content::download(client, output, source).await;
-    }
-    if let (None, Some(format)) = (how.format, format_by_name(image)) {
-        return Err(Failure::usage(format!(
-            "{} would be a raw image; say --format {format}, or --format raw if that is meant",
-            image.display()
-        )));
-    }
-    let request = ExportRequest {
-        source: source.to_string(),
-        path: absolute(image)?,
-        overwrite: how.force,
-        format: how.format,
-        compress: how.compress,
-        subformat: how.subformat,
-    };
-    let job: Job = client.post("/v1/export", &request).await?;
-    let job = jobs::follow(client, output, job).await?;
-    output.done(&job, |_| {
-        format!("exported '{source}' to {}", image.display())
-    })
-}
-
-/// What one would take an image for by its name, if that is not raw.
-fn format_by_name(image: &Path) -> Option<ImageFormat> {
-    let extension = image.extension()?.to_str()?.to_ascii_lowercase();
-    let format: ImageFormat = extension.parse().ok()?;
-    (format != ImageFormat::Raw).then_some(format)
 }
 
 /// `holdfast trash …`.

@@ -1,12 +1,12 @@
 //! Import and export, from the API's words to the image crate's.
 
-use super::{control::Daemon, convert};
+use super::{control::Daemon, convert, files::refuse_for_file};
 use api_types::{
     ApiError, ContentReader, ContentWriter, ErrorCode, ExportRequest, ImportRequest, Work,
 };
 use block::{Bitmap, BlockDevice, Departure, Exports};
 use env::Env;
-use image::{Convert, Import, Imported, NbdUri, OtherFiles, Source, Target};
+use image::{Backing, Convert, Frozen, Import, Imported, NbdUri, OtherFiles, Source, Target};
 use std::{any::Any, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 use types::{ImageFormat, ImageShape, VolumeRef};
 use volume::Create;
@@ -144,12 +144,18 @@ pub(crate) fn import_stream(
 pub(crate) fn export(daemon: &Daemon, request: &ExportRequest, work: Work<'_>) -> Result<()> {
     let source = convert::reference(&request.source)?;
     let (path, overwrite) = (absolute(&request.path)?, request.overwrite);
+    let backing = request.backing.as_ref();
+    let backing = backing.map(|backing| behind(daemon, &source, backing));
+    let backing = backing.transpose()?;
+    let usual = backing
+        .as_ref()
+        .map_or(ImageFormat::Raw, |_| ImageFormat::Qcow2);
     let shape = ImageShape {
-        format: request.format.unwrap_or(ImageFormat::Raw),
+        format: request.format.unwrap_or(usual),
         compress: request.compress,
         subformat: request.subformat,
     };
-    if shape == ImageShape::RAW {
+    if shape == ImageShape::RAW && backing.is_none() {
         return run_export(daemon, &source, Target::Path { path, overwrite }, work);
     }
     let to = Convert {
@@ -160,23 +166,55 @@ pub(crate) fn export(daemon: &Daemon, request: &ExportRequest, work: Work<'_>) -
     let (store, env) = (&daemon.store, &daemon.env);
     let record = daemon.find(source.volume.as_str())?;
     let file = daemon.file_device(&record, &source)?;
-    let device = || file.map_or_else(|| Ok(store.frozen_device(&source)?), Ok);
-    let serve = |device, connection| serve_alone(device, env, connection);
+    let frozen = || match backing {
+        None => Ok(Frozen {
+            device: file.map_or_else(|| store.frozen_device(&source), Ok)?,
+            backing: None,
+        }),
+        Some((snapshot, file)) => {
+            let difference = store.difference(&source, &snapshot)?;
+            let backing = Backing {
+                file,
+                shown: snapshot.to_string(),
+                size: difference.since_size,
+                changed: difference.changed,
+            };
+            Ok(Frozen {
+                device: difference.device,
+                backing: Some(backing),
+            })
+        }
+    };
+    let serve = |device, bitmap, connection| serve_alone(Alone { device, bitmap }, env, connection);
     let label = source.to_string();
-    image::convert(device, env, store.dir(), &label, to, &serve, work).map_err(api_error)
+    image::convert(frozen, env, store.dir(), &label, to, &serve, work).map_err(api_error)
+}
+
+/// What an image is to be the difference from, and the image of that.
+fn behind(
+    daemon: &Daemon,
+    source: &VolumeRef,
+    backing: &api_types::Backing,
+) -> Result<(VolumeRef, PathBuf)> {
+    let snapshot = convert::reference(&backing.snapshot)?;
+    if snapshot.snapshot.is_none() {
+        let message = format!("'{snapshot}' may have changed since it was exported");
+        let error = ApiError::new(ErrorCode::Invalid, message);
+        return Err(error.hint("name the snapshot that was exported: volume@snapshot"));
+    }
+    for volume in [source, &snapshot] {
+        refuse_for_file(&daemon.find(volume.volume.as_str())?, "differences")?;
+    }
+    Ok((snapshot, absolute(&backing.file)?))
 }
 
 /// Serves one device over one connection.
-fn serve_alone(
-    device: Arc<dyn BlockDevice>,
-    env: &Env,
-    connection: OwnedFd,
-) -> io::Result<Box<dyn Any>> {
+fn serve_alone(alone: Alone, env: &Env, connection: OwnedFd) -> io::Result<Box<dyn Any>> {
     let config = front_nbd::Config {
         workers: SERVERS,
         ..front_nbd::Config::default()
     };
-    let server = front_nbd::Server::start(Arc::new(Alone(device)), env.clone(), config)?;
+    let server = front_nbd::Server::start(Arc::new(alone), env.clone(), config)?;
     server.serve_stream(connection)?;
     Ok(Box::new(server))
 }
@@ -184,8 +222,11 @@ fn serve_alone(
 /// Threads that read for qemu-img.
 const SERVERS: usize = 4;
 
-/// A device that is the only export there is, under any name.
-struct Alone(Arc<dyn BlockDevice>);
+/// A device that is the only export there is, under any name, as its bitmap is.
+struct Alone {
+    device: Arc<dyn BlockDevice>,
+    bitmap: Option<Arc<dyn Bitmap>>,
+}
 
 impl Exports for Alone {
     fn list(&self) -> Vec<String> {
@@ -193,7 +234,7 @@ impl Exports for Alone {
     }
 
     fn open(&self, _: &str) -> std::result::Result<Arc<dyn BlockDevice>, block::Error> {
-        Ok(Arc::clone(&self.0))
+        Ok(Arc::clone(&self.device))
     }
 
     fn bitmaps(&self, _: &str) -> Vec<String> {
@@ -201,7 +242,8 @@ impl Exports for Alone {
     }
 
     fn bitmap(&self, _: &str, _: &str) -> std::result::Result<Arc<dyn Bitmap>, block::Error> {
-        Err(block::Error::new(block::ErrorKind::Gone, "bitmap"))
+        let none = block::Error::new(block::ErrorKind::Gone, "bitmap");
+        self.bitmap.clone().ok_or(none)
     }
 
     fn left(&self, _: &str, _: Departure) {}

@@ -54,6 +54,12 @@ impl Qcow2 {
         })
     }
 
+    /// Bytes of the disk as it is now.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.header.l1.disk_size
+    }
+
     /// The name of the file behind it, as the image has it. Nobody has to believe it.
     #[must_use]
     pub fn backing_file(&self) -> Option<&str> {

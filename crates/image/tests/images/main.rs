@@ -6,6 +6,7 @@
     reason = "helpers of tests; lists of ranges"
 )]
 
+mod backing;
 mod device;
 mod export;
 mod foreign;
@@ -16,6 +17,7 @@ mod ova;
 mod qcow2;
 mod qemu;
 mod random;
+mod served;
 mod snapshots;
 mod support;
 mod vmdk;

@@ -2,85 +2,14 @@
 
 use crate::{
     qemu::{contents, is_volume, plain, run, text},
+    served::{convert, serve, shape},
     support::{CancelAfter, World, from_path, of, sparse},
 };
-use block::{Bitmap, BlockDevice, Departure, Exports};
-use front_nbd::{Config, Server};
-use image::{Convert, Error, ErrorKind};
-use std::{any::Any, fs, io, os::fd::OwnedFd, path::Path, sync::Arc};
+use image::{Convert, ErrorKind, Frozen};
+use std::{fs, path::Path};
 use types::{Compression, ImageFormat, ImageShape, NoProgress, Progress, Subformat};
 
 const MIB: u64 = 1 << 20;
-
-struct Alone(Option<Arc<dyn BlockDevice>>);
-
-impl Exports for Alone {
-    fn list(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn open(&self, _: &str) -> Result<Arc<dyn BlockDevice>, block::Error> {
-        let gone = block::Error::new(block::ErrorKind::Gone, "open");
-        self.0.clone().ok_or(gone)
-    }
-
-    fn bitmaps(&self, _: &str) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn bitmap(&self, _: &str, _: &str) -> Result<Arc<dyn Bitmap>, block::Error> {
-        Err(block::Error::new(block::ErrorKind::Gone, "bitmap"))
-    }
-
-    fn left(&self, _: &str, _: Departure) {}
-}
-
-fn serve(
-    world: &World,
-    device: Option<Arc<dyn BlockDevice>>,
-    connection: OwnedFd,
-) -> io::Result<Box<dyn Any>> {
-    let server = Server::start(
-        Arc::new(Alone(device)),
-        world.env.clone(),
-        Config::default(),
-    )?;
-    server.serve_stream(connection)?;
-    Ok(Box::new(server))
-}
-
-fn convert(
-    world: &World,
-    name: &str,
-    path: &Path,
-    overwrite: bool,
-    shape: ImageShape,
-    progress: &dyn Progress,
-) -> Result<(), Error> {
-    let to = Convert {
-        path: path.to_owned(),
-        overwrite,
-        shape,
-    };
-    let device = || Ok(world.store.frozen_device(&of(name))?);
-    let serve = |device, connection| serve(world, Some(device), connection);
-    image::convert(
-        device,
-        &world.env,
-        world.store.dir(),
-        name,
-        to,
-        &serve,
-        progress,
-    )
-}
-
-fn shape(format: ImageFormat) -> ImageShape {
-    ImageShape {
-        format,
-        ..ImageShape::RAW
-    }
-}
 
 /// QEMU's name of the format, and the shape.
 fn shapes() -> Vec<(&'static str, ImageShape)> {
@@ -291,8 +220,12 @@ fn an_export_that_fails_or_is_cancelled_leaves_nothing_and_replaces_nothing() {
         overwrite: false,
         shape: qcow2,
     };
-    let device = || Ok(world.store.frozen_device(&of("v"))?);
-    let gone = |_, connection| serve(&world, None, connection);
+    let device = || {
+        let device = world.store.frozen_device(&of("v"))?;
+        let backing = None;
+        Ok(Frozen { device, backing })
+    };
+    let gone = |_, bitmap, connection| serve(&world, None, bitmap, connection);
     let error = image::convert(
         device,
         &world.env,

@@ -2,6 +2,7 @@
 
 mod file;
 mod front;
+mod image;
 mod policy;
 mod snapshot;
 mod store;
@@ -9,10 +10,11 @@ mod volume;
 
 pub(crate) use file::{Backend, FileOptions};
 pub(crate) use front::{Nbd, Vhost};
+pub(crate) use image::{BackingOf, HowToExport, HowToImport};
 pub(crate) use policy::PolicyOptions;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use store::{Check, HowToCheck, Job, Scrub, Store, Trash};
-pub(crate) use volume::{Decision, HowToExport, HowToImport, Properties, Volume};
+pub(crate) use volume::{Decision, Properties, Volume};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
