@@ -324,18 +324,21 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
-/// Writes a volume or a snapshot into an image on the daemon's host.
+/// Writes a volume or a snapshot, or several as the disks of a machine, into an image on the daemon's host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportRequest {
     /// `volume` (as it is when the work begins) or `volume@snapshot`.
     pub source: String,
+    /// The further disks of an OVA, in order. Those that are volumes are all as they are at one instant, but for plain files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// Absolute path of a file; for a raw image also of a block device that is large enough.
     pub path: String,
     /// Whether a file that exists may be replaced.
     #[serde(default)]
     pub overwrite: bool,
-    /// raw (the default; with `backing` qcow2), qcow2, vmdk, vhdx, vhd or vdi.
+    /// raw (the default; with `backing` qcow2), qcow2, vmdk, vhdx, vhd, vdi or ova.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub format: Option<ImageFormat>,

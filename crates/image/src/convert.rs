@@ -73,13 +73,7 @@ pub fn convert(
         shape,
     } = to;
     shape.check().map_err(Error::invalid)?;
-    if look_at(env, &path, overwrite, store)? == TargetPath::BlockDevice {
-        let message = format!(
-            "{} is a block device, which gets a raw image; name a file",
-            path.display()
-        );
-        return Err(Error::invalid(message));
-    }
+    file_target(env, &path, overwrite, store)?;
     let Frozen { device, backing } = frozen()?;
     let size = device.info().size;
     let behind = match &backing {
@@ -111,6 +105,22 @@ pub fn convert(
     Ok(())
 }
 
+/// Refuses paths that a file cannot, or must not, be written to.
+pub(crate) fn file_target(
+    env: &Env,
+    path: &Path,
+    overwrite: bool,
+    store: &Path,
+) -> Result<(), Error> {
+    match look_at(env, path, overwrite, store)? {
+        TargetPath::File => Ok(()),
+        TargetPath::BlockDevice => Err(Error::invalid(format!(
+            "{} is a block device, which gets a raw image; name a file",
+            path.display()
+        ))),
+    }
+}
+
 /// An image that qemu-img writes.
 pub(crate) struct Image<'a> {
     /// An absolute path at which there is nothing.
@@ -123,13 +133,13 @@ pub(crate) struct Image<'a> {
 }
 
 /// What stands in the place of what is behind an image, and of that what has not changed.
-struct StandIn<'a> {
+pub(crate) struct StandIn<'a> {
     path: &'a Path,
     unchanged: Arc<dyn Bitmap>,
 }
 
 impl Image<'_> {
-    fn write(
+    pub(crate) fn write(
         &self,
         device: Arc<dyn BlockDevice>,
         stand_in: Option<StandIn<'_>>,

@@ -8,6 +8,7 @@
 //!  any image_formats::Disk ─▶ volume::SourceDisk, read where the volume has nothing yet    (import of a volume in use)
 //!  frozen device ─▶ pieces, read ahead by threads ─▶ file, device, stream        (export)
 //!  frozen device ─▶ NBD server ─▶ qemu-img ─▶ file of any other format; qcow2 also as what differs from another
+//!  frozen devices ─▶ the same, one after the other, into VMDK ─▶ OVA
 //! ```
 //!
 //! Both sides of an arrow run at once, with a few chunks of memory between them. Holes are neither
@@ -19,6 +20,7 @@
 //! What an image is, its content says: raw is never guessed where a magic is known. An image that is taken for a disk by
 //! mistake is only noticed when a guest does not start.
 
+mod appliance;
 mod backing;
 mod convert;
 mod error;
@@ -36,6 +38,7 @@ mod source;
 mod target;
 mod unfinished;
 
+pub use appliance::{ApplianceDisk, export_ova};
 pub use backing::Backing;
 pub use convert::{Convert, Frozen, Serve, convert};
 pub use error::{Error, ErrorKind};

@@ -51,6 +51,13 @@ impl Unfinished {
         self.directory.join(&self.name)
     }
 
+    /// Where something is put that it is made from: called as it is, with an ending behind.
+    pub(crate) fn beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.image().into_os_string();
+        path.push(ending);
+        path.into()
+    }
+
     /// Moves everything to its place, and makes that durable.
     pub(crate) fn publish(&self, overwrite: bool) -> Result<(), Error> {
         let mut beside = Vec::new();

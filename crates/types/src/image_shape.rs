@@ -37,7 +37,8 @@ impl ImageShape {
         match (format, compress) {
             (Ova, _) => {
                 return Err(
-                    "an OVA is not written; use vmdk with the subformat streamOptimized".to_owned(),
+                    "an OVA has images of disks in it, stream-optimized vmdk; it is none itself"
+                        .to_owned(),
                 );
             }
             (Qcow2, _) | (_, None) => {}
@@ -207,7 +208,7 @@ mod tests {
             "a vdi image is not compressed; qcow2 can be"
         );
         assert!(said(ImageFormat::Vmdk, zstd, None).contains("streamOptimized"));
-        assert!(said(ImageFormat::Ova, None, None).contains("streamOptimized"));
+        assert!(said(ImageFormat::Ova, None, None).contains("none itself"));
         assert_eq!(said(ImageFormat::Raw, None, fixed), "raw has no subformats");
         assert!(said(ImageFormat::Vmdk, None, fixed).contains("use monolithicSparse,"));
         assert_eq!(

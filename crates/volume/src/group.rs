@@ -17,6 +17,7 @@ use crate::{
     store::{Shared, Store},
     volume::{Base, Committed, Rooted, State, Volume, Wanted},
 };
+use block::BlockDevice;
 use catalog::{Change, SnapshotRecord, VolumeRecord};
 use std::{
     collections::BTreeMap,
@@ -38,6 +39,17 @@ struct Frozen {
     mapped_blocks: u64,
     /// The root of that state, once there is one.
     root: Arc<OnceLock<Rooted>>,
+}
+
+impl Frozen {
+    /// The state in packs, and its size in bytes.
+    fn settled(self, volume: &Arc<Volume>) -> Result<(Rooted, u64), Error> {
+        if self.root.get().is_none() {
+            volume.settle(self.generation)?;
+        }
+        let lost = || Error::new(ErrorKind::Closed, "the volume changed meanwhile; try again");
+        Ok((self.root.get().cloned().ok_or_else(lost)?, self.size))
+    }
 }
 
 type Records<'a> = Vec<MutexGuard<'a, Committed>>;
@@ -103,6 +115,41 @@ impl Store {
         snapshots.iter().map(find).collect()
     }
 
+    /// Opens snapshots, and volumes as they all are at one instant, to read: what is written later is not seen.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if a volume is named twice; else as [`frozen_device`](Self::frozen_device).
+    pub fn frozen_devices(&self, refs: &[VolumeRef]) -> Result<Vec<Arc<dyn BlockDevice>>, Error> {
+        let _roots = self.shared.roots.read();
+        let mut live: BTreeMap<VolumeId, Arc<Volume>> = BTreeMap::new();
+        let mut ids = Vec::new();
+        for r in refs {
+            if r.snapshot.is_some() {
+                ids.push(None);
+                continue;
+            }
+            let record = self.shared.find(&r.volume)?;
+            Shared::refuse_file(&record)?;
+            let volume = self.shared.volume(record.id)?;
+            if live.insert(record.id, volume).is_some() {
+                let message = format!("'{r}' is named twice");
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            ids.push(Some(record.id));
+        }
+        let mut now = BTreeMap::new();
+        for ((id, volume), frozen) in live.iter().zip(freeze(live.values())?) {
+            now.insert(*id, frozen.settled(volume)?);
+        }
+        let mut pin = |(r, id): (&VolumeRef, Option<VolumeId>)| {
+            let now = id.and_then(|id| now.remove(&id));
+            let (rooted, size) = now.map_or_else(|| self.shared.rooted(r), Ok)?;
+            let pinned = self.shared.pin(rooted, size, format!("reader of {r}"));
+            self.reader(r, Arc::new(pinned))
+        };
+        refs.iter().zip(ids).map(&mut pin).collect()
+    }
+
     /// The volumes in the order in which they are locked, each with what it is named with.
     fn in_order<'a>(&self, refs: &[&'a VolumeRef]) -> Result<Vec<Subject<'a>>, Error> {
         let mut subjects: BTreeMap<VolumeId, Subject<'a>> = BTreeMap::new();
@@ -149,7 +196,7 @@ impl Store {
         let catalog = &*self.shared.catalog;
         let first = (self.shared.ids).snapshots(catalog, subjects.len() as u64)?;
         let group = kind.grouped.then_some(SnapshotId(first));
-        let frozen = freeze(&subjects)?;
+        let frozen = freeze(subjects.iter().map(|s| &s.volume))?;
         let created_ms = self.shared.now_ms();
         make_durable(&subjects, &frozen)?;
         let records = subjects.iter().zip(&frozen).zip(first..);
@@ -284,11 +331,13 @@ impl Store {
     }
 }
 
-/// Freezes all at one instant.
-fn freeze(subjects: &[Subject<'_>]) -> Result<Vec<Frozen>, Error> {
+/// Freezes all at one instant; they come in the order of their ids.
+fn freeze<'a>(
+    volumes: impl Iterator<Item = &'a Arc<Volume>> + Clone,
+) -> Result<Vec<Frozen>, Error> {
     // Held from before the freeze, so that no root moves past a generation unseen.
-    let mut committed: Records<'_> = subjects.iter().map(|s| s.volume.record.lock()).collect();
-    let mut states: Vec<_> = subjects.iter().map(|s| s.volume.state.write()).collect();
+    let mut committed: Records<'_> = volumes.clone().map(|v| v.record.lock()).collect();
+    let mut states: Vec<_> = volumes.map(|v| v.state.write()).collect();
     states.iter().try_for_each(|state| state.check_open())?;
     let frozen = states
         .iter_mut()

@@ -187,3 +187,31 @@ fn what_is_no_group_is_refused_and_nothing_is_done() {
     store.rollback_group(&refs("h")[1..]).unwrap();
     store.close().unwrap();
 }
+
+#[test]
+fn volumes_that_are_opened_together_stay_what_they_are() {
+    let sim = SimEnv::new(4);
+    let store = new(&sim);
+    write(&store, 1);
+    store.create_group(&refs("g")).unwrap();
+    write(&store, 2);
+    // In any order, with what is in memory, and with snapshots among them, one of a volume that is there itself.
+    let all = ["b", "c", "a@g", "a"].map(|r| r.parse().unwrap());
+    let devices = store.frozen_devices(&all).unwrap();
+    write(&store, 3);
+    let firsts = devices.iter().map(|device| {
+        let mut byte = [0xee];
+        device.read(0, &mut byte).unwrap();
+        byte[0]
+    });
+    assert_eq!(firsts.collect::<Vec<_>>(), [2, 0, 1, 2]);
+    let kind = |names: &[&str]| {
+        let refs: Vec<VolumeRef> = names.iter().map(|name| name.parse().unwrap()).collect();
+        store.frozen_devices(&refs).err().unwrap().kind()
+    };
+    assert_eq!(kind(&["a", "b", "a"]), ErrorKind::Invalid);
+    assert_eq!(kind(&["a", "none"]), ErrorKind::NotFound);
+    assert_eq!(kind(&["a", "b@none"]), ErrorKind::NotFound);
+    drop(devices);
+    store.close().unwrap();
+}

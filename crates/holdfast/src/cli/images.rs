@@ -94,10 +94,18 @@ fn imported_line(v: &Volume) -> String {
 pub(super) async fn export(
     client: &Client,
     output: Output,
-    source: &VolumeRef,
+    sources: &[VolumeRef],
     image: &Path,
     how: HowToExport,
 ) -> Result<()> {
+    let (source, others) = match sources {
+        [only] => (only, &[][..]),
+        [first, others @ ..] if how.format == Some(ImageFormat::Ova) => (first, others),
+        _ => {
+            let message = "only an OVA has several disks: say --format ova, or export them one by one";
+            return Err(Failure::usage(message));
+        }
+    };
     let raw = how.format.is_none_or(|format| format == ImageFormat::Raw);
     let shaped = how.compress.is_some() || how.subformat.is_some() || how.backing_of.is_some();
     if image == Path::new("-") {
@@ -120,6 +128,7 @@ pub(super) async fn export(
     });
     let request = ExportRequest {
         source: source.to_string(),
+        others: others.iter().map(VolumeRef::to_string).collect(),
         path: absolute(image)?,
         overwrite: how.force,
         format: how.format,
@@ -130,7 +139,8 @@ pub(super) async fn export(
     let job: Job = client.post("/v1/export", &request).await?;
     let job = jobs::follow(client, output, job).await?;
     output.done(&job, |_| {
-        format!("exported '{source}' to {}", image.display())
+        let names: Vec<String> = sources.iter().map(|source| format!("'{source}'")).collect();
+        format!("exported {} to {}", names.join(", "), image.display())
     })
 }
 

@@ -118,9 +118,11 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
             how,
             properties,
         } => images::import(client, output, &image, &name, &how, properties).await,
-        Command::Export { source, image, how } => {
-            images::export(client, output, &source, &image, how).await
-        }
+        Command::Export {
+            sources,
+            image,
+            how,
+        } => images::export(client, output, &sources, &image, how).await,
         Command::Du { names } => du(client, output, names).await,
         Command::Connect { name } => {
             let connect: Connect = client.get(&format!("/v1/connect/{name}")).await?;

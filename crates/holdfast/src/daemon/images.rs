@@ -6,7 +6,7 @@ use api_types::{
 };
 use block::{Bitmap, BlockDevice, Departure, Exports};
 use env::Env;
-use image::{Backing, Convert, Frozen, Import, Imported, NbdUri, OtherFiles, Source, Target};
+use image::{ApplianceDisk, Backing, Convert, Frozen, Import, Imported, NbdUri, OtherFiles, Source, Target};
 use std::{any::Any, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 use types::{ImageFormat, ImageShape, VolumeRef};
 use volume::Create;
@@ -143,6 +143,13 @@ pub(crate) fn import_stream(
 /// To a file or a block device of this host.
 pub(crate) fn export(daemon: &Daemon, request: &ExportRequest, work: Work<'_>) -> Result<()> {
     let source = convert::reference(&request.source)?;
+    if request.format == Some(ImageFormat::Ova) {
+        return export_ova(daemon, source, request, work);
+    }
+    if !request.others.is_empty() {
+        let message = "only an OVA has several disks";
+        return Err(ApiError::new(ErrorCode::Invalid, message));
+    }
     let (path, overwrite) = (absolute(&request.path)?, request.overwrite);
     let backing = request.backing.as_ref();
     let backing = backing.map(|backing| behind(daemon, &source, backing));
@@ -188,6 +195,41 @@ pub(crate) fn export(daemon: &Daemon, request: &ExportRequest, work: Work<'_>) -
     let serve = |device, bitmap, connection| serve_alone(Alone { device, bitmap }, env, connection);
     let label = source.to_string();
     image::convert(frozen, env, store.dir(), &label, to, &serve, work).map_err(api_error)
+}
+
+/// Several as the disks of one machine.
+fn export_ova(
+    daemon: &Daemon,
+    first: VolumeRef,
+    request: &ExportRequest,
+    work: Work<'_>,
+) -> Result<()> {
+    if request.compress.is_some() || request.subformat.is_some() || request.backing.is_some() {
+        let message = "the disks of an OVA are stream-optimized vmdk, whole and compressed: there is nothing to choose";
+        return Err(ApiError::new(ErrorCode::Invalid, message));
+    }
+    let (store, env) = (&daemon.store, &daemon.env);
+    let others = request.others.iter().map(|other| convert::reference(other));
+    let sources: Vec<VolumeRef> = std::iter::once(Ok(first)).chain(others).collect::<Result<_>>()?;
+    let files = sources.iter().map(|source| {
+        let record = daemon.find(source.volume.as_str())?;
+        daemon.file_device(&record, source)
+    });
+    let files: Vec<_> = files.collect::<Result<_>>()?;
+    let disks = || {
+        let stored = sources.iter().zip(&files).filter(|(_, file)| file.is_none());
+        let stored: Vec<VolumeRef> = stored.map(|(source, _)| source.clone()).collect();
+        let mut stored = store.frozen_devices(&stored)?.into_iter();
+        let disks = sources.iter().zip(files).filter_map(|(source, file)| {
+            let device = file.or_else(|| stored.next())?;
+            let shown = source.to_string();
+            Some(ApplianceDisk { shown, device })
+        });
+        Ok(disks.collect())
+    };
+    let (path, overwrite) = (absolute(&request.path)?, request.overwrite);
+    let serve = |device, bitmap, connection| serve_alone(Alone { device, bitmap }, env, connection);
+    image::export_ova(disks, env, store.dir(), path, overwrite, &serve, work).map_err(api_error)
 }
 
 /// What an image is to be the difference from, and the image of that.

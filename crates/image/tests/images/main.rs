@@ -6,6 +6,7 @@
     reason = "helpers of tests; lists of ranges"
 )]
 
+mod appliance;
 mod backing;
 mod device;
 mod export;

@@ -141,6 +141,37 @@ fn a_group_is_one_instant_across_volumes() {
     });
 }
 
+/// So are volumes that are opened to be read together, for as long as they are read.
+#[test]
+fn what_is_opened_together_is_one_instant() {
+    explore(240, || {
+        let world = World::new(eager());
+        for between in ["x", "w"] {
+            world.make(between, Source::Empty(1 << 20)).unwrap();
+        }
+        let writing = world.spawn("writer", |world| {
+            let devices = [world.device("v"), world.device("w")];
+            for number in 1..=4 * ROUNDS {
+                for device in &devices {
+                    put(&**device, 0, number).unwrap();
+                }
+            }
+        });
+        let opened = world
+            .store
+            .frozen_devices(&["w", "x", "v"].map(of))
+            .unwrap();
+        let read = |at: usize| get(&*opened[at], 0).unwrap();
+        let (second, first) = (read(0), read(2));
+        assert!(
+            first == second || first == second + 1,
+            "{first} and then {second}"
+        );
+        writing.join().unwrap();
+        assert_eq!((read(0), read(2)), (second, first));
+    });
+}
+
 /// After a rollback a volume holds the snapshot, and what was written since it was asked for.
 #[test]
 fn a_rollback_leaves_the_snapshot_and_later_writes() {

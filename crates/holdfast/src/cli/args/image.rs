@@ -34,6 +34,9 @@ Subformats of vmdk: monolithicSparse (one thin file; the usual one), monolithicF
 twoGbMaxExtentFlat (a descriptor and files beside it), streamOptimized (compressed, for appliances). Of vhdx, vhd and
 vdi: dynamic (the usual one), fixed (as Azure wants its vhd).
 
+An OVA has several disks as those of one machine, called as the file is, with one processor and 1 GiB of memory, which
+whoever imports it may change: VirtualBox, VMware and holdfast do. Volumes are in it as all of them are at one instant.
+
 Clones can be small images over the one of what they come from. Export that once, as a snapshot, raw or qcow2; then each
 clone with --backing-of. FILE must be there, and have the snapshot's size; that it is an image of that snapshot and not of
 another is for you to know. The new image names FILE as seen from its own directory: keep both as they lie to each other,
@@ -45,12 +48,13 @@ Examples:
   holdfast volume export web1 web1.qcow2 --backing-of debian@golden=base.qcow2
   holdfast volume export web web.qcow2 --format qcow2 --compress=zstd
   holdfast volume export web web.vmdk --format vmdk --subformat streamOptimized
+  holdfast volume export web web.disk1 web.ova --format ova
   holdfast volume export web - | zstd > web.raw.zst";
 
 /// What an exported image is to be.
 #[derive(Debug, Args)]
 pub(crate) struct HowToExport {
-    /// raw, qcow2, vmdk, vhdx, vhd or vdi; without it, raw, or qcow2 with --backing-of.
+    /// raw, qcow2, vmdk, vhdx, vhd, vdi or ova; without it, raw, or qcow2 with --backing-of.
     #[arg(long, short, value_name = "FORMAT")]
     pub(crate) format: Option<ImageFormat>,
     /// Compress a qcow2 image: zlib, or zstd, which is better and needs QEMU 5.1 or later.

@@ -260,8 +260,9 @@ pub(crate) enum Volume {
     /// Write a volume or snapshot as an image: to a file, or raw to a block device, or - for standard output.
     #[command(after_help = EXPORT)]
     Export {
-        /// volume or volume@snapshot.
-        source: VolumeRef,
+        /// volume or volume@snapshot; for an OVA all disks of the machine, in order.
+        #[arg(required = true, value_name = "SOURCE")]
+        sources: Vec<VolumeRef>,
         /// The file, or -.
         image: PathBuf,
         #[command(flatten)]
