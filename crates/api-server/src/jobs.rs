@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use types::{Cancelled, Progress};
+use types::{Cancelled, Progress, size::format_size};
 
 /// Jobs at work at once; more are turned away.
 const RUNNING_MAX: usize = 8;
@@ -28,6 +28,8 @@ const RUNNING_MAX: usize = 8;
 const ENDED_KEPT: usize = 200;
 /// Those who watch a job are woken for progress at most this often.
 const NOTICE_INTERVAL_MS: u64 = 100;
+/// More than can be stored.
+const NOT_TOLD: u64 = u64::MAX;
 
 /// The table of jobs. Clones are handles to the same one.
 #[derive(Clone)]
@@ -54,6 +56,8 @@ pub(crate) struct Entry {
     started_ms: u64,
     done: AtomicU64,
     total: AtomicU64,
+    /// Bytes stored; [`NOT_TOLD`] until somebody says so.
+    stored: AtomicU64,
     noticed_ms: AtomicU64,
     events: Events,
     cancel: CancellationToken,
@@ -129,6 +133,7 @@ impl Jobs {
             started_ms: self.0.events.now_ms(),
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
+            stored: AtomicU64::new(NOT_TOLD),
             noticed_ms: AtomicU64::new(0),
             events: self.0.events.clone(),
             cancel: self.0.closing.child_token(),
@@ -211,6 +216,7 @@ impl Entry {
             state: end.map_or(JobState::Running, |end| end.state),
             done: self.done.load(Ordering::Relaxed),
             total: self.total.load(Ordering::Relaxed),
+            saved: self.saved(),
             started_ms: self.started_ms,
             ended_ms: end.map(|end| end.at_ms),
             error: end.and_then(|end| end.outcome.as_ref().err().cloned()),
@@ -219,6 +225,13 @@ impl Entry {
                 .filter(|value| !value.is_null())
                 .cloned(),
         }
+    }
+
+    /// Of what is finished the bytes that took no storage, if that is known.
+    pub(crate) fn saved(&self) -> Option<u64> {
+        let stored = self.stored.load(Ordering::Relaxed);
+        let done = self.done.load(Ordering::Relaxed);
+        (stored != NOT_TOLD).then(|| done.saturating_sub(stored))
     }
 
     /// Asks it to stop; it does when it next reports.
@@ -297,7 +310,14 @@ impl Entry {
                 format!("{verb} of {subject} failed: {e}")
             }
             (JobState::Cancelled, _) => format!("{verb} of {subject} was cancelled"),
-            _ => format!("{verb} of {subject} is done"),
+            _ => match self.saved() {
+                None => format!("{verb} of {subject} is done"),
+                Some(saved) => format!(
+                    "{verb} of {subject} is done: {} of {} saved",
+                    format_size(saved),
+                    format_size(self.done.load(Ordering::Relaxed))
+                ),
+            },
         }
     }
 }
@@ -317,6 +337,10 @@ impl Progress for Entry {
             return Err(Cancelled);
         }
         Ok(())
+    }
+
+    fn stored(&self, bytes: u64) {
+        self.stored.store(bytes, Ordering::Relaxed);
     }
 }
 

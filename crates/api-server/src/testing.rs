@@ -576,6 +576,7 @@ fn imported(volume: Volume) -> Imported {
     Imported {
         volume,
         others: Vec::new(),
+        saved: None,
         notes: Vec::new(),
     }
 }

@@ -19,6 +19,9 @@ pub struct Job {
     pub done: u64,
     /// Units in all; 0 if not known.
     pub total: u64,
+    /// Of the finished bytes of an import or an export those that took no storage, so far: zeroes, duplicates, and what compression took off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<u64>,
     /// When it began.
     pub started_ms: u64,
     /// When it ended.

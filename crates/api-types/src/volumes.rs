@@ -319,6 +319,9 @@ pub struct Imported {
     /// Those of the other disks of an OVA.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Volume>,
+    /// Bytes of what was read that took no storage: zeroes, duplicates, and what compression took off. Absent: nothing was read yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<u64>,
     /// What whoever asked should know, for instance how many snapshots of the image were left out: a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

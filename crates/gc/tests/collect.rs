@@ -285,6 +285,8 @@ impl Progress for StopAt {
         self.0.store(left.saturating_sub(1), Ordering::Relaxed);
         if left == 0 { Err(Cancelled) } else { Ok(()) }
     }
+
+    fn stored(&self, _: u64) {}
 }
 
 #[test]

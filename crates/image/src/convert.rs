@@ -13,7 +13,10 @@ use std::{
     any::Any,
     fs::{self, File},
     io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::MetadataExt, net::UnixStream},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,6 +25,8 @@ use types::{ImageFormat, ImageShape, Progress};
 
 /// Progress is told so often.
 const TICK: Duration = Duration::from_millis(100);
+/// What the system counts the storage of files in, bytes.
+const STAT_BLOCK: u64 = 512;
 
 /// Serves a device over NBD to who is at the other end of a socket, as its default export, until what is answered is dropped; a bitmap,
 /// if there is one, under any name.
@@ -193,11 +198,25 @@ impl Image<'_> {
     ) -> Result<(), Error> {
         loop {
             match conversion.wait(TICK) {
-                Some(ended) => return ended.map_err(|e| failed(self.shown, self.source, e)),
-                None => progress.report(conversion.done(size), size)?,
+                Some(ended) => {
+                    progress.stored(allocated(self.path));
+                    return ended.map_err(|e| failed(self.shown, self.source, e));
+                }
+                None => {
+                    progress.stored(allocated(self.path));
+                    progress.report(conversion.done(size), size)?;
+                }
             }
         }
     }
+}
+
+/// Bytes that an image takes, with all that is in the directory that it has for itself.
+fn allocated(image: &Path) -> u64 {
+    let directory = image.parent().unwrap_or(image);
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let found = entries.filter_map(|entry| entry.metadata().ok());
+    found.map(|found| found.blocks() * STAT_BLOCK).sum()
 }
 
 fn failed(shown: &str, source: &str, failed: Failed) -> Error {

@@ -114,6 +114,9 @@ fn copy(
     progress: &dyn Progress,
 ) -> Result<u64, Error> {
     let size = device.info().size;
+    if sink.keeps_holes() {
+        progress.stored(0);
+    }
     progress.report(0, size)?;
     let mut data = 0;
     in_order(&VolumeDisk::new(device), |piece| match piece {
@@ -130,6 +133,9 @@ fn copy(
         Piece::Data { start, bytes, runs } => {
             sink.data(start, &bytes, &runs)?;
             data += runs.iter().map(|run| run.len() as u64).sum::<u64>();
+            if sink.keeps_holes() {
+                progress.stored(data);
+            }
             Ok(progress.report(start + bytes.len() as u64, size)?)
         }
     })?;

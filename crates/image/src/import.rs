@@ -183,7 +183,7 @@ pub fn import(
         }
     };
     let size = volume_size(len, size)?;
-    let volume = ingest.finish(size)?;
+    let volume = ingest.finish(size, progress)?;
     tracing::info!(volume = %volume.name, bytes = len, size, "imported");
     Ok(Imported {
         volume,
@@ -211,6 +211,8 @@ fn import_all(
         all: progress,
         before: 0,
         total: sizes.fold(now.size(), u64::saturating_add),
+        // The volume counts all of them together.
+        stored_before: 0,
     };
     for Planned {
         index,
@@ -323,6 +325,7 @@ fn pump(
             .map_err(|e| Error::io("cannot start a thread", e))?;
         let stored = filled.iter().try_for_each(|chunk| {
             ingest.write(&chunk.blocks)?;
+            progress.stored(ingest.stored());
             Ok::<(), Error>(progress.report(chunk.scanned, total)?)
         });
         // The reader ends when it finds nobody there.
@@ -353,6 +356,7 @@ fn pump_disk(
                 end
             }
         };
+        progress.stored(ingest.stored());
         Ok(progress.report(done, size)?)
     })?;
     Ok(size)

@@ -45,6 +45,7 @@ pub(crate) fn import<R: Read + Send>(
         all: progress,
         before: 0,
         total: wanted.iter().map(|disk| disk.size).sum(),
+        stored_before: 0,
     };
     while let Some(index) = ova.next_disk()? {
         let Some(disk) = wanted.iter_mut().find(|disk| disk.index == index) else {
@@ -56,11 +57,12 @@ pub(crate) fn import<R: Read + Send>(
         let filled = fill(&mut *reader, &shown, capacity, &mut disk.ingest, &part);
         filled.map_err(|e| told_of(&shown, e))?;
         part.before += disk.size;
+        part.stored_before += disk.ingest.stored();
     }
     let indexes: Vec<usize> = wanted.iter().map(|disk| disk.index).collect();
     let notes = ova.finish(&indexes)?;
     let ingests = wanted.into_iter().map(|disk| (disk.ingest, disk.size));
-    let mut volumes = Ingest::finish_all(ingests.collect())?;
+    let mut volumes = Ingest::finish_all(ingests.collect(), progress)?;
     let others = volumes.split_off(1);
     let volume = volumes.remove(0);
     tracing::info!(volume = %volume.name, others = others.len(), "imported");

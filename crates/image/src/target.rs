@@ -23,6 +23,8 @@ pub(crate) trait Sink {
     fn hole(&mut self, range: Range<u64>) -> Result<(), Error>;
     /// Bytes of a hole that take no more than a moment.
     fn hole_step(&self) -> u64;
+    /// Whether holes take no storage.
+    fn keeps_holes(&self) -> bool;
     /// That was all: makes it durable, and seen.
     fn finish(self: Box<Self>) -> Result<(), Error>;
 }
@@ -151,6 +153,10 @@ impl Sink for FileSink {
         Ok(())
     }
 
+    fn keeps_holes(&self) -> bool {
+        true
+    }
+
     fn hole_step(&self) -> u64 {
         u64::MAX
     }
@@ -251,6 +257,10 @@ impl Sink for DeviceSink {
         Ok(())
     }
 
+    fn keeps_holes(&self) -> bool {
+        self.punches
+    }
+
     fn hole_step(&self) -> u64 {
         if self.punches { 16 * STEP } else { STEP }
     }
@@ -287,6 +297,10 @@ impl Sink for StreamSink<'_> {
             rest -= part;
         }
         Ok(())
+    }
+
+    fn keeps_holes(&self) -> bool {
+        false
     }
 
     fn hole_step(&self) -> u64 {

@@ -46,6 +46,11 @@ impl Open {
         self.entries.len() >= PACK_BLOCKS
     }
 
+    /// Bytes of what is in it, not compressed.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.entries.len() * BLOCK_SIZE) as u64
+    }
+
     pub(crate) fn block(&mut self, block: &SharedBlock, hash: BlockHash) -> Pointer {
         self.push(Entry::Block(Arc::clone(block), hash))
     }

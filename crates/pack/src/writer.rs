@@ -115,6 +115,13 @@ impl PackWriter {
         Ok(pointers)
     }
 
+    /// Bytes of all that was written and is not a duplicate: compressed, but for what does not fill a pack yet.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        let open = [&self.data, &self.nodes].into_iter().flatten();
+        self.stats.bytes_stored + open.map(Open::bytes).sum::<u64>()
+    }
+
     /// Writes a node; it can be read at once.
     ///
     /// # Errors

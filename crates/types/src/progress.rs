@@ -13,6 +13,9 @@ pub trait Progress: Send + Sync {
     /// # Errors
     /// [`Cancelled`]: clean up and return.
     fn report(&self, done: u64, total: u64) -> Result<(), Cancelled>;
+    /// So many bytes were stored of what the next [`report`](Self::report) tells: zeroes, duplicates, and what compression takes off, are not
+    /// among them. Work that stores nothing does not say so.
+    fn stored(&self, bytes: u64);
 }
 
 /// Nobody is watching.
@@ -23,4 +26,6 @@ impl Progress for NoProgress {
     fn report(&self, _done: u64, _total: u64) -> Result<(), Cancelled> {
         Ok(())
     }
+
+    fn stored(&self, _bytes: u64) {}
 }

@@ -11,7 +11,9 @@ use crate::{
 use catalog::{Change, Properties, SnapshotRecord, VolumeRecord};
 use pack::{PackWriter, Written};
 use std::sync::Arc;
-use types::{Block, BlockIndex, Codec, Name, Pointer, SharedBlock, SnapshotId, is_zero_block};
+use types::{
+    Block, BlockIndex, Codec, Name, Pointer, Progress, SharedBlock, SnapshotId, is_zero_block,
+};
 
 /// Blocks after which the map is brought up to date: 1 GiB, 4 MiB of memory.
 const BLOCKS_PER_UPDATE: usize = 1 << 18;
@@ -123,6 +125,17 @@ impl Ingest<'_> {
         Ok(())
     }
 
+    /// Bytes that were stored so far: neither zeroes, nor what the store had already, nor what compression took off; but
+    /// what does not fill a pack yet is not compressed.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        let before = self
+            .written
+            .iter()
+            .map(|written| written.stats.bytes_stored);
+        before.sum::<u64>() + self.writer.stored()
+    }
+
     /// Whether blocks are looked for that the store has already.
     #[must_use]
     pub const fn dedup(&self) -> bool {
@@ -148,19 +161,23 @@ impl Ingest<'_> {
         Ok(())
     }
 
-    /// The volume is there with its snapshots, durable, with so many bytes.
+    /// The volume is there with its snapshots, durable, with so many bytes. `progress` learns what was stored in all.
     ///
     /// # Errors
     /// As [`Store::create_volume`].
-    pub fn finish(self, size: u64) -> Result<VolumeRecord, Error> {
-        Ok(Self::finish_all(vec![(self, size)])?.remove(0))
+    pub fn finish(self, size: u64, progress: &dyn Progress) -> Result<VolumeRecord, Error> {
+        Ok(Self::finish_all(vec![(self, size)], progress)?.remove(0))
     }
 
     /// Volumes of one store, each with so many bytes: all of them are there, or none. There is at least one.
+    /// `progress` learns what was stored in all.
     ///
     /// # Errors
     /// As [`Store::create_volume`].
-    pub fn finish_all(mut ingests: Vec<(Self, u64)>) -> Result<Vec<VolumeRecord>, Error> {
+    pub fn finish_all(
+        mut ingests: Vec<(Self, u64)>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<VolumeRecord>, Error> {
         let (mut records, mut snapshots) = (Vec::new(), Vec::new());
         for (ingest, size) in &mut ingests {
             let record = ingest.complete(*size, None)?;
@@ -170,6 +187,7 @@ impl Ingest<'_> {
         let Some((first, _)) = ingests.first() else {
             return Ok(records);
         };
+        progress.stored(ingests.iter().map(|(ingest, _)| ingest.stored()).sum());
         let _roots = first.store.shared.roots.read();
         let inserted = first.store.insert_all(records, snapshots);
         drop(ingests);

@@ -96,3 +96,35 @@ fn only_so_many_ended_jobs_are_remembered() {
     assert_eq!(list[0].id, 6);
     assert_eq!(jobs.get(5).err().unwrap().code, ErrorCode::NotFound);
 }
+
+#[test]
+fn what_took_no_storage_is_told_if_the_work_tells_what_did() {
+    let jobs = jobs();
+    let begin = |stored: Option<u64>| {
+        let work = move |entry: &Entry| {
+            stored.into_iter().for_each(|bytes| entry.stored(bytes));
+            entry.report(3 << 20, 4 << 20)?;
+            Ok(Value::Null)
+        };
+        let entry = jobs.begin(JobKind::Import, "a", work).unwrap();
+        runtime().block_on(entry.outcome()).unwrap();
+        entry.job().saved
+    };
+    assert_eq!(begin(None), None);
+    assert_eq!(begin(Some(1 << 20)), Some(2 << 20));
+    // More than what it is of: maps and headers, too.
+    assert_eq!(begin(Some(5 << 20)), Some(0));
+    runtime().block_on(jobs.idle());
+    let events = jobs.0.events.after(0).events;
+    let ends: Vec<&str> = events
+        .iter()
+        .filter(|event| event.kind == EventKind::JobEnded)
+        .map(|event| &*event.message)
+        .collect();
+    let expected = [
+        "import of a is done",
+        "import of a is done: 2.00 MiB of 3.00 MiB saved",
+        "import of a is done: 0 B of 3.00 MiB saved",
+    ];
+    assert_eq!(ends, expected);
+}

@@ -5,6 +5,7 @@ use crate::{
     error::{Errors, Failure},
     events::Events,
     input::{Input, Path, Query, volume_ref},
+    jobs::Entry,
     shared::Shared,
     stream::{Inlet, Outlet},
 };
@@ -35,12 +36,13 @@ pub(crate) async fn import(
     let events = shared.events.clone();
     let subject = request.name.clone();
     let entry = shared.jobs.begin(JobKind::Import, &subject, move |work| {
-        imported(&events, &control.import(&request, work)?)
+        imported(&events, control.import(&request, work)?, work)
     })?;
     Ok(accepted(&entry))
 }
 
-fn imported(events: &Events, imported: &Imported) -> Result<Value, ApiError> {
+fn imported(events: &Events, mut imported: Imported, work: &Entry) -> Result<Value, ApiError> {
+    imported.saved = work.saved();
     let volume = &imported.volume;
     let done = match volume.importing {
         None => "was imported",
@@ -50,7 +52,7 @@ fn imported(events: &Events, imported: &Imported) -> Result<Value, ApiError> {
         let message = format!("volume {} {done}", volume.name);
         events.publish(EventKind::VolumeCreated, &volume.name, message);
     }
-    to_value(imported)
+    to_value(&imported)
 }
 
 /// Writes a volume or a snapshot into an image on the daemon's host.
@@ -118,10 +120,8 @@ pub(crate) async fn write(
     let inlet = Inlet::new(body);
     let entry = shared.jobs.begin(JobKind::Import, &name, move |work| {
         let mut reader = inlet.reader(work.cancelled().clone());
-        imported(
-            &events,
-            &control.import_stream(&request, &mut reader, work)?,
-        )
+        let made = control.import_stream(&request, &mut reader, work)?;
+        imported(&events, made, work)
     })?;
     Ok((StatusCode::CREATED, Json(entry.outcome().await?)))
 }

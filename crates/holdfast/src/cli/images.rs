@@ -66,9 +66,13 @@ pub(super) async fn import(
     for note in &imported.notes {
         eprintln!("holdfast: note: {note}");
     }
-    output.done(&imported, |Imported { volume, others, .. }| {
-        let all = std::iter::once(volume).chain(others);
-        all.map(imported_line).collect::<Vec<_>>().join("\n")
+    output.done(&imported, |imported| {
+        let all = std::iter::once(&imported.volume).chain(&imported.others);
+        let mut text = all.map(imported_line).collect::<Vec<_>>().join("\n");
+        if let Some(saved) = imported.saved {
+            text.push_str(&format!("; {} saved", format_size(saved)));
+        }
+        text
     })
 }
 
@@ -102,7 +106,8 @@ pub(super) async fn export(
         [only] => (only, &[][..]),
         [first, others @ ..] if how.format == Some(ImageFormat::Ova) => (first, others),
         _ => {
-            let message = "only an OVA has several disks: say --format ova, or export them one by one";
+            let message =
+                "only an OVA has several disks: say --format ova, or export them one by one";
             return Err(Failure::usage(message));
         }
     };

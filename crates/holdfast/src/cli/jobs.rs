@@ -21,7 +21,7 @@ pub(crate) fn bar(output: Output, what: &str) -> ProgressBar {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     let style = ProgressStyle::with_template(
-        "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left",
+        "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left{msg}",
     );
     if let Ok(style) = style {
         bar.set_style(style);
@@ -35,6 +35,9 @@ fn advance(bar: &ProgressBar, job: &Job) {
         bar.set_length(job.total);
     }
     bar.set_position(job.done);
+    if let Some(saved) = job.saved {
+        bar.set_message(format!(", {} saved", format_size(saved)));
+    }
 }
 
 /// Waits for a job's end; Ctrl-C cancels it.
@@ -157,6 +160,9 @@ fn details(job: &Job) -> String {
         ("progress", progress(job)),
         ("started", time(job.started_ms)),
     ];
+    if let Some(saved) = job.saved {
+        lines.push(("saved", format_size(saved)));
+    }
     if let Some(ended) = job.ended_ms {
         lines.push(("took", duration(ended.saturating_sub(job.started_ms))));
     }

@@ -275,4 +275,6 @@ impl Progress for Pace<'_> {
         };
         self.stop.report(done, total)
     }
+
+    fn stored(&self, _: u64) {}
 }

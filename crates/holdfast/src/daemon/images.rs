@@ -6,7 +6,9 @@ use api_types::{
 };
 use block::{Bitmap, BlockDevice, Departure, Exports};
 use env::Env;
-use image::{ApplianceDisk, Backing, Convert, Frozen, Import, Imported, NbdUri, OtherFiles, Source, Target};
+use image::{
+    ApplianceDisk, Backing, Convert, Frozen, Import, Imported, NbdUri, OtherFiles, Source, Target,
+};
 use std::{any::Any, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 use types::{ImageFormat, ImageShape, VolumeRef};
 use volume::Create;
@@ -58,6 +60,7 @@ impl Daemon {
                 .into_iter()
                 .map(|volume| self.describe(volume))
                 .collect::<Result<_>>()?,
+            saved: None,
             notes: imported.notes,
         })
     }
@@ -210,14 +213,19 @@ fn export_ova(
     }
     let (store, env) = (&daemon.store, &daemon.env);
     let others = request.others.iter().map(|other| convert::reference(other));
-    let sources: Vec<VolumeRef> = std::iter::once(Ok(first)).chain(others).collect::<Result<_>>()?;
+    let sources: Vec<VolumeRef> = std::iter::once(Ok(first))
+        .chain(others)
+        .collect::<Result<_>>()?;
     let files = sources.iter().map(|source| {
         let record = daemon.find(source.volume.as_str())?;
         daemon.file_device(&record, source)
     });
     let files: Vec<_> = files.collect::<Result<_>>()?;
     let disks = || {
-        let stored = sources.iter().zip(&files).filter(|(_, file)| file.is_none());
+        let stored = sources
+            .iter()
+            .zip(&files)
+            .filter(|(_, file)| file.is_none());
         let stored: Vec<VolumeRef> = stored.map(|(source, _)| source.clone()).collect();
         let mut stored = store.frozen_devices(&stored)?.into_iter();
         let disks = sources.iter().zip(files).filter_map(|(source, file)| {

@@ -25,6 +25,8 @@ impl Progress for Stop {
             Ok(())
         }
     }
+
+    fn stored(&self, _: u64) {}
 }
 
 /// Starts the thread; it ends soon after `stop` says so.

@@ -76,6 +76,8 @@ pub fn export_ova(
         all: progress,
         before: 0,
         total,
+        // What is there already is seen beside what is being written.
+        stored_before: 0,
     };
     for (at, (disk, capacity)) in disks.into_iter().zip(capacities).enumerate() {
         let image = Image {

@@ -3,6 +3,7 @@ use image::{Error, ErrorKind, Import, Source};
 use std::{
     fs,
     io::{self, Read},
+    os::unix::fs::FileExt,
     sync::atomic::Ordering::Relaxed,
 };
 use types::{ImageFormat, NoProgress, VOLUME_SIZE_MIN};
@@ -235,4 +236,34 @@ fn a_cancelled_import_leaves_nothing_and_can_be_repeated() {
     assert!(world.contents("v") == fs::read(&path).unwrap());
     // It is a volume like any other.
     world.store.device(&of("v")).unwrap().flush().unwrap();
+}
+
+/// Zeroes, what the store has already, and what compression takes off are saved; the rest is told as stored.
+#[test]
+fn what_an_import_and_an_export_store_is_told() {
+    let world = World::new();
+    let raw = world.path("raw");
+    sparse(&raw, 40 * MIB, &[0..4 * MIB]);
+    let file = fs::OpenOptions::new().write(true).open(&raw).unwrap();
+    // The same once more, and as much again that shrinks to little.
+    file.write_all_at(&noise(0, 4 << 20), 8 * MIB).unwrap();
+    let lines = (0..1 << 16).map(|number| format!("{number:>63}\n"));
+    let text: String = lines.collect();
+    file.write_all_at(text.as_bytes(), 20 * MIB).unwrap();
+    let stored = |name: &str| {
+        let seen = CancelAfter::never();
+        let request = from_path(name, &raw);
+        image::import(&world.store, &world.env, request, &seen).unwrap();
+        assert_eq!(seen.done.into_inner(), 40 * MIB);
+        seen.stored.into_inner()
+    };
+    let first = stored("first");
+    assert!((4 * MIB..6 * MIB).contains(&first), "{first}");
+    let second = stored("second");
+    assert!(second < MIB, "{second}");
+    let seen = CancelAfter::never();
+    world
+        .export_with("first", &world.path("out"), false, &seen)
+        .unwrap();
+    assert_eq!(seen.stored.into_inner(), 12 * MIB);
 }

@@ -114,6 +114,7 @@ pub(crate) struct CancelAfter {
     pub(crate) seen: AtomicU64,
     pub(crate) done: AtomicU64,
     pub(crate) total: AtomicU64,
+    pub(crate) stored: AtomicU64,
 }
 
 impl CancelAfter {
@@ -123,6 +124,7 @@ impl CancelAfter {
             seen: AtomicU64::new(0),
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
         }
     }
 
@@ -139,5 +141,9 @@ impl Progress for CancelAfter {
         assert!(self.done.swap(done, Relaxed) <= done, "goes back");
         self.total.store(total, Relaxed);
         Ok(())
+    }
+
+    fn stored(&self, bytes: u64) {
+        self.stored.store(bytes, Relaxed);
     }
 }
