@@ -11,7 +11,8 @@ use types::{Generation, JournalSeq, VolumeId};
 /// Submits in their order, as far as each follows on the ones before it.
 pub(crate) struct Followed {
     destaged: BTreeMap<VolumeId, Generation>,
-    last: BTreeMap<VolumeId, JournalSeq>,
+    /// The last submit of each that was taken, and the newest generation up to it.
+    last: BTreeMap<VolumeId, (JournalSeq, Generation)>,
     /// From this seq on records are missing, so that one that does not say what it comes after is not taken.
     missing_from: Option<JournalSeq>,
     left_out: BTreeMap<VolumeId, Generation>,
@@ -34,17 +35,19 @@ impl Followed {
         let takes = match submit.before {
             Before::Packs => true,
             Before::Submit(seq, newest) => {
-                self.last.get(&volume) == Some(&seq) || self.in_packs(volume, newest)
+                self.last(volume) == Some(seq) || self.in_packs(volume, newest)
             }
             Before::Unknown => self.missing_from.is_none_or(|from| submit.seq < from),
         };
+        let newest = submit.batches.iter().map(|batch| batch.generation).max();
+        let newest = newest.unwrap_or_default();
         if takes && !self.left_out.contains_key(&volume) {
-            self.last.insert(volume, submit.seq);
+            let (last, generation) = self.last.entry(volume).or_default();
+            (*last, *generation) = (submit.seq, newest.max(*generation));
             return true;
         }
-        let newest = submit.batches.iter().map(|batch| batch.generation).max();
         let left_out = self.left_out.entry(volume).or_default();
-        *left_out = newest.unwrap_or_default().max(*left_out);
+        *left_out = newest.max(*left_out);
         false
     }
 
@@ -56,7 +59,13 @@ impl Followed {
 
     /// The last submit of a volume that was taken.
     pub(crate) fn last(&self, volume: VolumeId) -> Option<JournalSeq> {
-        self.last.get(&volume).copied()
+        self.last.get(&volume).map(|(seq, _)| *seq)
+    }
+
+    /// The newest generation of those submits of a volume that were taken, if packs do not have it.
+    pub(crate) fn newest(&self, volume: VolumeId) -> Option<Generation> {
+        let newest = self.last.get(&volume).map(|(_, generation)| *generation);
+        newest.filter(|newest| !self.in_packs(volume, *newest))
     }
 
     /// The newest generation of those submits of a volume that were not taken.

@@ -274,7 +274,7 @@ pub(crate) fn read_manifest(env: &Env, dir: &Path) -> Result<Manifest, Error> {
 ///
 /// # Errors
 /// If what is there belongs to somebody else: it may hold what guests believe to be written.
-fn open_buffer(
+pub(crate) fn open_buffer(
     env: &Env,
     manifest: &Manifest,
     config: &mut Config,

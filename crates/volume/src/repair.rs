@@ -4,6 +4,8 @@
 //! 2. The two change places; the damaged one stays in the store's directory under another name.
 //! 3. Opening the store finds what is missing in the history of volumes: what follows it is left out.
 //!
+//! What the write buffer has of a volume that may have lost something is not used, if it goes on top of what is lost.
+//!
 //! A crash before the exchange leaves the damaged journal as it was, one within it no journal and a new one that is
 //! complete. So a repair can always be begun again.
 
@@ -11,20 +13,23 @@ use crate::{
     config::Config,
     error::Error,
     follow::Followed,
-    open::{io, journal_config, lock_store, read_manifest},
+    manifest::Manifest,
+    open::{io, journal_config, lock_store, open_buffer, read_manifest},
     rebuild,
     recover::{Gap, owner_of},
     store::{Shared, Store},
     volume::State,
 };
-use catalog::VolumeRecord;
+use catalog::{Catalog, Change, VolumeRecord};
 use env::Env;
 use journal::{Journal, Replayed, Salvaged};
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use types::StoreId;
+use types::{Generation, StoreId, VolumeId};
+use write_buffer::Survivor;
 
 /// What is wrong with a journal, and what a repair does about it.
 #[derive(Clone, Debug)]
@@ -100,15 +105,22 @@ impl Store {
             new.as_mut().map_or(Ok(()), |new| keep(new, replayed))
         })?;
         drop(new);
+        let (cut, unsure) = who_lost(&records, &damaged, &followed);
         if !dry_run {
+            let survivors = survivors(env, &manifest, config)?;
+            let mut doubtful = cut.iter().chain(&unsure);
+            doubtful.try_for_each(|record| match is_unfounded(record, &followed, &survivors) {
+                true => disown(&*catalog, record),
+                false => Ok(()),
+            })?;
             paths.exchange(env)?;
         }
-        let (cut, unsure) = who_lost(&records, &damaged, &followed);
+        let owners = |records: Vec<&VolumeRecord>| records.into_iter().map(owner_of).collect();
         Ok(Some(JournalDamage {
             damage: damaged.damage.to_string(),
             kept,
-            cut,
-            unsure,
+            cut: owners(cut),
+            unsure: owners(unsure),
             aside: paths.aside,
         }))
     }
@@ -174,11 +186,11 @@ impl Shared {
 }
 
 /// Volumes that have lost flushes, and those that may have.
-fn who_lost(
-    records: &[VolumeRecord],
+fn who_lost<'a>(
+    records: &'a [VolumeRecord],
     damaged: &Salvaged,
     followed: &Followed,
-) -> (Vec<String>, Vec<String>) {
+) -> (Vec<&'a VolumeRecord>, Vec<&'a VolumeRecord>) {
     let (mut cut, mut unsure) = (Vec::new(), Vec::new());
     let end = damaged.missing.map(|(_, end)| end);
     for record in records {
@@ -187,12 +199,49 @@ fn who_lost(
         let torn = damaged.torn.get(&record.id);
         let torn = torn.is_some_and(|newest| !followed.in_packs(record.id, *newest));
         if followed.left_out(record.id).is_some() || (torn && !proven) {
-            cut.push(owner_of(record));
+            cut.push(record);
         } else if !proven && record.epoch >= damaged.since {
-            unsure.push(owner_of(record));
+            unsure.push(record);
         }
     }
     (cut, unsure)
+}
+
+/// What the write buffer has, of which volume and generation.
+fn survivors(
+    env: &Env,
+    manifest: &Manifest,
+    config: &Config,
+) -> Result<BTreeSet<(VolumeId, Generation)>, Error> {
+    let (buffer, survivors) = open_buffer(env, manifest, &mut config.clone())?;
+    if survivors.is_empty() {
+        // It was made just now.
+        let _ = buffer.remove();
+    }
+    let of = |survivor: &Survivor| (survivor.volume, survivor.generation);
+    Ok(survivors.iter().map(of).collect())
+}
+
+/// Whether what the write buffer has of a volume goes on top of a generation whose end may be missing: the last one that
+/// is kept of the journal. All of a generation is written by one process: if anything of that one is in the buffer,
+/// nothing of it and of later ones is missing.
+fn is_unfounded(
+    record: &VolumeRecord,
+    followed: &Followed,
+    survivors: &BTreeSet<(VolumeId, Generation)>,
+) -> bool {
+    followed.newest(record.id).is_some_and(|last| {
+        let of = |generation| (record.id, generation);
+        let mut later = survivors.range(of(last.next())..=of(Generation(u64::MAX)));
+        later.next().is_some() && !survivors.contains(&of(last))
+    })
+}
+
+/// Nobody wrote a volume under a new epoch: what the write buffer has of it does not count.
+fn disown(catalog: &dyn Catalog, record: &VolumeRecord) -> Result<(), Error> {
+    let mut record = record.clone();
+    record.epoch = catalog.next_store_epoch()?;
+    Ok(catalog.commit(&[Change::PutVolume(record)])?)
 }
 
 /// Waits for each, so that memory holds one.

@@ -219,6 +219,33 @@ impl Machine {
     }
 }
 
+/// A bit changes in the journal's only block with this tag.
+pub(crate) fn rot(machine: &Machine, tag: u64) {
+    let files = machine.files();
+    let tagged = block(tag);
+    let mut rotten = 0;
+    for path in files_of(&*files, &Path::new(DIR).join("journal"), ".seg") {
+        let bytes = files.read_all(&path).unwrap();
+        let blocks = bytes.chunks(BLOCK_SIZE);
+        for (at, _) in (0..).zip(blocks).filter(|(_, bytes)| *bytes == tagged) {
+            let offset = at * BLOCK_SIZE as u64;
+            machine.sim.flip_bit(&path, offset).unwrap();
+            rotten += 1;
+        }
+    }
+    assert_eq!(rotten, 1, "blocks with tag {tag}");
+}
+
+/// What the first blocks of a volume or snapshot say.
+pub(crate) fn tags<const N: usize>(store: &Store, of: &str) -> [u64; N] {
+    let device = store.device(&of.parse().unwrap()).unwrap();
+    let mut read = vec![0; N * BLOCK_SIZE];
+    device.read(0, &mut read).unwrap();
+    let mut blocks = read.chunks(BLOCK_SIZE);
+    let tag = |bytes: &[u8]| (0..10).find(|tag| block(*tag) == *bytes).unwrap();
+    std::array::from_fn(|_| tag(blocks.next().unwrap()))
+}
+
 /// The files in a directory whose names end so, in order.
 pub(crate) fn files_of(files: &dyn Files, dir: &Path, end: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod buffer;
 mod journal;
 mod machine;
 mod packs;
