@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use types::{Cancelled, Progress, size::format_size};
+use types::{Cancel, Cancelled, Progress, size::format_size};
 
 /// Jobs at work at once; more are turned away.
 const RUNNING_MAX: usize = 8;
@@ -341,6 +341,11 @@ impl Progress for Entry {
 
     fn stored(&self, bytes: u64) {
         self.stored.store(bytes, Ordering::Relaxed);
+    }
+
+    fn cancellation(&self) -> Cancel {
+        let asked = self.cancel.clone();
+        Cancel::new(move || asked.is_cancelled())
     }
 }
 

@@ -81,6 +81,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::trash::remove))
         .routes(routes!(routes::trash::restore))
         .routes(routes!(routes::content::import))
+        .routes(routes!(routes::content::pause))
+        .routes(routes!(routes::content::resume))
         .routes(routes!(routes::content::export))
         .routes(routes!(routes::content::read))
         .routes(routes!(routes::content::write))

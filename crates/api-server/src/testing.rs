@@ -8,7 +8,7 @@ mod reports;
 
 pub use api::Api;
 
-use answers::{broken, entry, missing, vhost_device};
+use answers::{broken, entry, importing, missing, vhost_device};
 use api_types::{
     ApiError, CheckReport, CheckRequest, CloneGroup, CollectReport, CollectRequest, Connect,
     ContentReader, ContentWriter, Control, CreateSnapshot, CreateVolume, DiffExtent, DiffLine,
@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use std::{collections::BTreeMap, io, time::Duration};
 use types::{Codec, Name, VolumeRef};
 
-/// Volumes in memory. A volume of the name `panic` panics when asked for.
+/// Volumes in memory. A volume of the name `panic` panics when asked for; one called `filling…` is imported.
 #[derive(Default)]
 pub struct FakeControl {
     state: Mutex<State>,
@@ -115,7 +115,7 @@ impl FakeControl {
             snapshot_policy: None,
             apart: None,
             file: None,
-            importing: None,
+            importing: name.starts_with("filling").then(importing),
         };
         let held = Held {
             volume: volume.clone(),
@@ -419,6 +419,16 @@ impl Control for FakeControl {
             .map_err(|e| ApiError::new(ErrorCode::NotFound, format!("{}: {e}", request.path)))?;
         let size = request.size.unwrap_or(data.len() as u64);
         self.add(&request.name, size, data).map(imported)
+    }
+
+    fn pause_import(&self, volume: &str, paused: bool) -> Result<Volume, ApiError> {
+        self.with(volume, |held| match &mut held.volume.importing {
+            Some(importing) => {
+                importing.paused = paused;
+                Ok(held.volume.clone())
+            }
+            None => Err(ApiError::new(ErrorCode::Refused, "it is not imported")),
+        })
     }
 
     fn import_stream(

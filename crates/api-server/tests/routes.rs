@@ -101,6 +101,24 @@ async fn volumes_live_and_die() {
 }
 
 #[tokio::test]
+async fn imports_wait_and_go_on() {
+    let s = Server::start();
+    for name in ["filling", "filled"] {
+        let request = format!(r#"{{"name":"{name}","size":1048576}}"#);
+        s.expect(201, "POST", "/v1/volumes", &request).await;
+    }
+    for (verb, paused) in [("pause", true), ("resume", false)] {
+        let path = format!("/v1/volumes/filling/import/{verb}");
+        let volume = s.expect(200, "POST", &path, "").await;
+        assert_eq!(volume["importing"]["paused"], paused);
+        for (other, code) in [("filled", 403), ("nope", 404)] {
+            let path = format!("/v1/volumes/{other}/import/{verb}");
+            s.expect(code, "POST", &path, "").await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn snapshots_live_and_die() {
     let s = Server::start();
     s.expect(201, "POST", "/v1/volumes", r#"{"name":"a","size":1048576}"#)

@@ -91,6 +91,8 @@ pub trait Control: FileControl + ModeControl {
         content: ContentReader<'_>,
         work: Work<'_>,
     ) -> Result<Imported, ApiError>;
+    /// Has the import of a volume that is used meanwhile wait, or go on; over restarts too.
+    fn pause_import(&self, name: &str, paused: bool) -> Result<Volume, ApiError>;
     /// Writes an image on this host.
     fn export(&self, request: &ExportRequest, work: Work<'_>) -> Result<(), ApiError>;
     /// Writes all bytes of a volume or snapshot, zeroes included.

@@ -80,6 +80,9 @@ pub struct Importing {
     /// Seconds that are left at that rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_s: Option<u64>,
+    /// Whether nothing more is brought into the store until somebody says so.
+    #[serde(default)]
+    pub paused: bool,
     /// Why it does not go on; it is tried again. What is not in the store yet cannot be read if the image cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

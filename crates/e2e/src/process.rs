@@ -127,6 +127,31 @@ impl Drop for Process {
     }
 }
 
+/// Processes of `program`, anybody's, that have `word` in their command lines. Those that have ended and were not waited for have none.
+///
+/// # Errors
+/// The system does not tell of processes.
+pub fn find(program: &str, word: &str) -> Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for process in std::fs::read_dir("/proc")? {
+        let process = process?.path();
+        // It may have ended since; and not all that is there is a process.
+        let Ok(line) = std::fs::read(process.join("cmdline")) else {
+            continue;
+        };
+        let line = String::from_utf8_lossy(&line);
+        let name = process.file_name().and_then(OsStr::to_str);
+        let pid = name.and_then(|name| name.parse().ok());
+        if let Some(pid) = pid.and_then(Pid::from_raw)
+            && line.starts_with(program)
+            && line.contains(word)
+        {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 /// What a program left behind.
 pub struct Finished {
     /// How it ended.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     daemon::Daemon,
     paths,
-    process::{Process, command, run},
+    process::{Process, command, find, run},
     stopwatch::poll,
     tools,
 };
@@ -46,24 +46,8 @@ fn compare(daemon: &Daemon, volume: &str, raw: &Path) -> Result<()> {
     qemu_img(&["compare", "-f", "raw", "-F", "raw", &uri, text(raw)?]).map(drop)
 }
 
-/// Processes of `program` that have `word` in their command lines.
-fn processes(program: &str, word: &str) -> Result<usize> {
-    let mut count = 0;
-    for process in fs::read_dir("/proc")? {
-        // It may have ended since.
-        let Ok(line) = fs::read(process?.path().join("cmdline")) else {
-            continue;
-        };
-        let line = String::from_utf8_lossy(&line);
-        count += usize::from(line.starts_with(program) && line.contains(word));
-    }
-    Ok(count)
-}
-
 fn wait_for(program: &str, word: &str, any: bool) -> Result<()> {
-    let seen = poll(LIMIT, || {
-        Ok::<_, anyhow::Error>((processes(program, word)? > 0) == any)
-    })?;
+    let seen = poll(LIMIT, || anyhow::Ok(find(program, word)?.is_empty() != any))?;
     ensure!(
         seen,
         "{program} is {}",

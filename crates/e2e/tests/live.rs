@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
+    api,
     cleanup::{self, Scratch},
     daemon::Daemon,
     disk::SmallDisk,
@@ -11,6 +12,7 @@ use e2e::{
     qemu::Qemu,
     stopwatch::poll,
     tools,
+    vhost::Driver,
 };
 use std::{
     fs,
@@ -254,6 +256,147 @@ fn a_full_store_stops_an_import_and_not_its_volume() -> Result<()> {
     let before = sum(&qcow2)?;
     daemon.ok(&["volume", "rm", "web"])?;
     daemon.ok(&["trash", "empty"])?;
+    ensure!(sum(&qcow2)? == before, "the image was changed");
+    Ok(())
+}
+
+/// What a volume must be, and a guest that has it over vhost-user-blk.
+struct Shared<'a> {
+    guest: Driver,
+    copy: &'a Path,
+    random: fastrand::Rng,
+}
+
+impl<'a> Shared<'a> {
+    const LONGEST: usize = 256 << 10;
+
+    fn connect(daemon: &Daemon, copy: &'a Path, seed: u64) -> Result<Self> {
+        let status = daemon.json(&["vhost", "status"])?;
+        let socket = status["devices"][0]["socket"].as_str();
+        let socket = socket.with_context(|| format!("not served: {status}"))?;
+        Ok(Shared {
+            guest: Driver::connect(Path::new(socket), 1, 64, Self::LONGEST)?,
+            copy,
+            random: fastrand::Rng::with_seed(seed),
+        })
+    }
+
+    /// Writes, and reads what must be there, so often.
+    fn work(&mut self, times: usize) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        let copy = fs::File::options().read(true).write(true).open(self.copy)?;
+        let sectors = self.guest.size()? / 512;
+        for _ in 0..times {
+            let len = self.random.usize(1..=Self::LONGEST / 512) * 512;
+            let at = self.random.u64(0..sectors - (len / 512) as u64) * 512;
+            if self.random.u8(0..3) == 0 {
+                let bytes = noise(self.random.u64(..), len);
+                self.guest.write(at, &bytes)?;
+                copy.write_all_at(&bytes, at)?;
+                continue;
+            }
+            let mut expected = vec![0; len];
+            copy.read_exact_at(&mut expected, at)?;
+            ensure!(
+                self.guest.read(at, len)? == expected,
+                "byte {at}, {len} of them"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A guest reads and writes over vhost-user-blk while its volume is filled; the daemon is killed, and the import paused, under it.
+#[test]
+fn a_guest_over_vhost_user_blk_uses_a_volume_while_it_is_imported() -> Result<()> {
+    tools::need(&["qemu-img"])?;
+    let (mut daemon, config) = slow("10M")?;
+    let (raw, qcow2) = image(daemon.directory(), 128)?;
+    import(&daemon, &qcow2)?;
+    daemon.ok(&["vhost", "on", "web"])?;
+    for life in 0..3 {
+        let mut guest = Shared::connect(&daemon, &raw, life)?;
+        guest.work(100)?;
+        if life == 1 {
+            daemon.ok(&["volume", "pause-import", "web"])?;
+            guest.work(100)?;
+        }
+        ensure!(!importing(&daemon)?.is_null(), "the import was too fast");
+        // What was answered and not flushed outlives the daemon.
+        drop(guest);
+        daemon.kill();
+        if life == 2 {
+            fs::write(&config, "")?;
+        }
+        daemon.start()?;
+    }
+    ensure!(importing(&daemon)?["paused"] == true);
+    let mut guest = Shared::connect(&daemon, &raw, 3)?;
+    daemon.ok(&["volume", "resume-import", "web"])?;
+    guest.work(200)?;
+    wait_done(&daemon)?;
+    fs::remove_file(&qcow2)?;
+    guest.work(200)?;
+    guest.guest.flush()?;
+    compare(&daemon, "web", &raw)?;
+    daemon.ok(&["check"])?;
+    Ok(())
+}
+
+/// A paused import stays where it is, whatever becomes of the daemon, until it is told to go on; it can be given up as well.
+#[test]
+fn a_paused_import_waits_until_it_is_resumed_or_given_up() -> Result<()> {
+    tools::need(&["qemu-img", "nbdsh"])?;
+    let (mut daemon, config) = slow("10M")?;
+    let (raw, qcow2) = image(daemon.directory(), 128)?;
+    let before = sum(&qcow2)?;
+    import(&daemon, &qcow2)?;
+    let begun = poll(LIMIT, || {
+        Ok::<_, anyhow::Error>(importing(&daemon)?["done"].as_u64() > Some(0))
+    })?;
+    ensure!(begun, "nothing is filled");
+    let said = daemon.ok(&["volume", "pause-import", "web"])?;
+    ensure!(said.contains("paused"), "{said}");
+    let paused = importing(&daemon)?;
+    ensure!(paused["paused"] == true && paused["done"].as_u64() > Some(0));
+    // From here on all of it would be there in a moment.
+    fs::write(&config, "")?;
+    let stays = |daemon: &Daemon| -> Result<()> {
+        write(daemon, &raw, 5 * MIB, 300_000, 1000)?;
+        compare(daemon, "web", &raw)?;
+        let now = importing(daemon)?;
+        ensure!(now == paused, "{now} was {paused}");
+        ensure!(daemon.ok(&["volume", "info", "web"])?.contains(", paused"));
+        ensure!(daemon.ok(&["volume", "ls"])?.contains("paused at"));
+        let metrics = api::get(&daemon.socket(), "/metrics")?;
+        ensure!(metrics.contains(r#"holdfast_import_paused{volume="web"} 1"#));
+        Ok(())
+    };
+    daemon.kill();
+    daemon.start()?;
+    stays(&daemon)?;
+    daemon.stop()?;
+    daemon.start()?;
+    stays(&daemon)?;
+    // It is given up, and taken back.
+    daemon.ok(&["volume", "rm", "web"])?;
+    daemon.ok(&["trash", "restore", "web"])?;
+    stays(&daemon)?;
+    daemon.ok(&["volume", "resume-import", "web"])?;
+    wait_done(&daemon)?;
+    let refused = daemon.cli(&["volume", "pause-import", "web"])?;
+    ensure!(refused.status.code() == Some(4), "{}", refused.stderr);
+    compare(&daemon, "web", &raw)?;
+    // What is removed while it is paused leaves nothing but its image.
+    daemon.ok(&["volume", "rm", "web"])?;
+    daemon.stop()?;
+    fs::write(&config, "[import]\nrate = \"1M\"\n")?;
+    daemon.start()?;
+    import(&daemon, &qcow2)?;
+    daemon.ok(&["volume", "pause-import", "web"])?;
+    daemon.ok(&["volume", "rm", "web"])?;
+    daemon.ok(&["trash", "empty"])?;
+    ensure!(daemon.json(&["volume", "ls"])? == serde_json::json!([]));
     ensure!(sum(&qcow2)? == before, "the image was changed");
     Ok(())
 }

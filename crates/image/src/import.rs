@@ -19,8 +19,8 @@ use std::{
     sync::mpsc,
 };
 use types::{
-    Codec, ImageFormat, Name, Progress, SECTOR_SIZE, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN,
-    size::format_size,
+    Cancel, Cancelled, Codec, ImageFormat, Name, Progress, SECTOR_SIZE, VOLUME_SIZE_MAX,
+    VOLUME_SIZE_MIN, size::format_size,
 };
 use volume::{Ingest, Store, VolumeRecord};
 
@@ -105,7 +105,7 @@ pub enum Source<'a> {
 /// The volume is there, durable, when this returns, and not before. An image that is smaller than the volume, or ends within a
 /// sector, is followed by zeroes. Snapshots are imported oldest first, each as what differs. Progress is in bytes of the disk
 /// looked at; the total of a stream is 0, not known. The reader is read on a thread of its own, and an import that is cancelled
-/// returns after the `read` under way.
+/// returns after the `read` under way; servers and programs that do not answer are not waited for then.
 ///
 /// # Errors
 /// [`ErrorKind::Exists`] if the name is taken; [`ErrorKind::NotFound`] if the image is not there;
@@ -117,6 +117,22 @@ pub fn import(
     env: &Env,
     request: Import<'_>,
     progress: &dyn Progress,
+) -> Result<Imported, Error> {
+    let cancel = progress.cancellation();
+    let imported = run(store, env, request, progress, &cancel);
+    // Whatever an import that was broken off says about why.
+    imported.map_err(|e| match cancel.is_set() {
+        true => Cancelled.into(),
+        false => e,
+    })
+}
+
+fn run(
+    store: &Store,
+    env: &Env,
+    request: Import<'_>,
+    progress: &dyn Progress,
+    cancel: &Cancel,
 ) -> Result<Imported, Error> {
     let size = request.size;
     size.map_or(Ok(()), check_size)?;
@@ -136,7 +152,7 @@ pub fn import(
         )),
     };
     let len = match request.source {
-        Source::Path(path) => match open(env, &path, request.format, &request.files)? {
+        Source::Path(path) => match open(env, &path, request.format, &request.files, cancel)? {
             Opened::Ova(source) => {
                 let shown = source.shown().to_owned();
                 let reader = SourceReader::new(source);
@@ -167,7 +183,7 @@ pub fn import(
         },
         Source::Nbd(uri) => {
             one_disk()?;
-            let disk = open_nbd(env, &uri, request.format, &request.files)?;
+            let disk = open_nbd(env, &uri, request.format, &request.files, cancel)?;
             volume_size(disk.size(), size)?;
             pump_disk(&disk, &mut ingest, progress)?
         }

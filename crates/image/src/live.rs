@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use types::ImageFormat;
+use types::{Cancel, ImageFormat};
 use volume::{ImageSource, Images, SourceDisk, SourceFile};
 
 /// What a volume is to be imported from while it is used.
@@ -32,7 +32,8 @@ pub struct Live {
     pub notes: Vec<String>,
 }
 
-/// Looks at an image that a volume of `size` bytes, or of as many as the image has, is to be imported from while it is used.
+/// Looks at an image that a volume of `size` bytes, or of as many as the image has, is to be imported from while it is used. Once `cancel`
+/// is set nobody is waited for.
 ///
 /// # Errors
 /// As [`import`](crate::import()): if the image is not there, damaged, of no known format, empty, or too large.
@@ -42,8 +43,9 @@ pub fn live(
     format: Option<ImageFormat>,
     files: &OtherFiles,
     size: Option<u64>,
+    cancel: &Cancel,
 ) -> Result<Live, Error> {
-    let opened = Opened::open(env, path, format, files)?;
+    let opened = Opened::open(env, path, format, files, cancel)?;
     let text = |path: &Path| {
         let unreadable = || Error::invalid(format!("{} is no text", path.display()));
         path.to_str().map(str::to_owned).ok_or_else(unreadable)
@@ -62,16 +64,17 @@ pub fn live(
             files: opened.stamps()?,
             size: len,
             filled: 0,
+            paused: false,
         },
     })
 }
 
-/// Opens such images again, if they are what they were.
+/// Opens such images again, if they are what they were. Once `ending` is set, who waits for one gets an error at once.
 #[must_use]
-pub fn images(env: &Env) -> Images {
+pub fn images(env: &Env, ending: Cancel) -> Images {
     let env = env.clone();
-    Images::new(move |source| {
-        let opened = reopen(&env, source).map_err(|e| {
+    Images::new(move |source, cancel| {
+        let opened = reopen(&env, source, &ending.or(cancel)).map_err(|e| {
             let kind = volume::ErrorKind::Io;
             let message = format!("the image that the volume is imported from: {e}");
             volume::Error::new(kind, message).with_source(e)
@@ -80,12 +83,13 @@ pub fn images(env: &Env) -> Images {
     })
 }
 
-fn reopen(env: &Env, source: &ImageSource) -> Result<Opened, Error> {
+fn reopen(env: &Env, source: &ImageSource, cancel: &Cancel) -> Result<Opened, Error> {
     let files = OtherFiles {
         backing: source.backing.iter().map(PathBuf::from).collect(),
         data: source.data_file.as_ref().map(PathBuf::from),
     };
-    let mut opened = Opened::open(env, Path::new(&source.path), source.format, &files)?;
+    let path = Path::new(&source.path);
+    let mut opened = Opened::open(env, path, source.format, &files, cancel)?;
     opened.were.clone_from(&source.files);
     opened.check()?;
     if opened.disk.size() != source.size {
@@ -115,6 +119,7 @@ impl Opened {
         path: &Path,
         format: Option<ImageFormat>,
         files: &OtherFiles,
+        cancel: &Cancel,
     ) -> Result<Self, Error> {
         let noted = Arc::new(Noted {
             files: Arc::clone(&env.files),
@@ -124,7 +129,7 @@ impl Opened {
             files: Arc::clone(&noted) as _,
             ..env.clone()
         };
-        let At { disk, format, note } = disk_at(&env, path, format, files)?;
+        let At { disk, format, note } = disk_at(&env, path, format, files, cancel)?;
         let opened = std::mem::take(&mut *noted.opened.lock());
         Ok(Opened {
             disk,

@@ -7,7 +7,7 @@ use image_formats::{
 };
 use nbd_client::{NbdDisk, Uri};
 use std::{path::Path, sync::Arc};
-use types::ImageFormat;
+use types::{Cancel, ImageFormat};
 
 /// Images behind each other that are opened: more is a mistake.
 const BACKING_MAX: usize = 64;
@@ -30,6 +30,7 @@ pub(crate) fn open(
     path: &Path,
     format: Option<ImageFormat>,
     files: &OtherFiles,
+    cancel: &Cancel,
 ) -> Result<Opened, Error> {
     let source = Source::open(env, path)?;
     let format = format.map_or_else(|| detect(&source), Ok)?;
@@ -43,10 +44,12 @@ pub(crate) fn open(
     }
     if format == ImageFormat::Qcow2 {
         let image = Qcow2::open(source)?;
-        let files = qcow2_files(env, &image, files)?;
+        let files = qcow2_files(env, &image, files, cancel)?;
         return Ok(Opened::Qcow2(image, files));
     }
-    Ok(Opened::Disk(disk(env, path, source, format, files)?))
+    Ok(Opened::Disk(disk(
+        env, path, source, format, files, cancel,
+    )?))
 }
 
 /// Opens an NBD export: its server has made a disk of whatever it has, so that it is raw.
@@ -55,6 +58,7 @@ pub(crate) fn open_nbd(
     uri: &Uri,
     format: Option<ImageFormat>,
     files: &OtherFiles,
+    cancel: &Cancel,
 ) -> Result<NbdDisk, Error> {
     let shown = uri.to_string();
     if let Some(other) = format.filter(|format| *format != ImageFormat::Raw) {
@@ -66,7 +70,7 @@ pub(crate) fn open_nbd(
         let message = format!("{shown} is read alone; leave out {}", other.display());
         return Err(Error::invalid(message));
     }
-    let disk = NbdDisk::open(uri, &shown, &env.clock)?;
+    let disk = NbdDisk::open(uri, &shown, &env.clock, cancel)?;
     let mut head = [0; HEAD_LEN];
     let len = disk.size().min(HEAD_LEN as u64) as usize;
     disk.read(0, &mut head[..len])?;
@@ -93,15 +97,16 @@ pub(crate) fn disk_at(
     path: &Path,
     format: Option<ImageFormat>,
     files: &OtherFiles,
+    cancel: &Cancel,
 ) -> Result<At, Error> {
     let source = Source::open(env, path)?;
     let format = format.map_or_else(|| detect(&source), Ok)?;
     let (disk, note) = if format == ImageFormat::Qcow2 {
         let image = Qcow2::open(source)?;
-        let disk = image.disk(&qcow2_files(env, &image, files)?)?;
+        let disk = image.disk(&qcow2_files(env, &image, files, cancel)?)?;
         (disk, left_out(&image))
     } else {
-        (disk(env, path, source, format, files)?, None)
+        (disk(env, path, source, format, files, cancel)?, None)
     };
     Ok(At { disk, format, note })
 }
@@ -112,6 +117,7 @@ fn disk(
     source: Source,
     format: ImageFormat,
     files: &OtherFiles,
+    cancel: &Cancel,
 ) -> Result<Arc<dyn Disk>, Error> {
     match format {
         ImageFormat::Raw => {
@@ -120,7 +126,7 @@ fn disk(
         }
         ImageFormat::Qcow2 => {
             let image = Qcow2::open(source)?;
-            Ok(image.disk(&qcow2_files(env, &image, files)?)?)
+            Ok(image.disk(&qcow2_files(env, &image, files, cancel)?)?)
         }
         ImageFormat::Vmdk => {
             refuse_others(&source, format, files)?;
@@ -132,13 +138,18 @@ fn disk(
         ))),
         ImageFormat::Vhdx | ImageFormat::Vhd | ImageFormat::Vdi => {
             refuse_others(&source, format, files)?;
-            Ok(qemu::open(env, &source, path, format)?)
+            Ok(qemu::open(env, &source, path, format, cancel)?)
         }
     }
 }
 
 /// Opens what a qcow2 image refers to, from what was given: neither less nor more.
-fn qcow2_files(env: &Env, image: &Qcow2, files: &OtherFiles) -> Result<Files, Error> {
+fn qcow2_files(
+    env: &Env,
+    image: &Qcow2,
+    files: &OtherFiles,
+    cancel: &Cancel,
+) -> Result<Files, Error> {
     let mut behind = files.backing.as_slice();
     let mut opened = Files::default();
     if let (Some(_), Some((first, rest))) = (image.backing_file(), behind.split_first()) {
@@ -152,7 +163,7 @@ fn qcow2_files(env: &Env, image: &Qcow2, files: &OtherFiles) -> Result<Files, Er
             backing: rest.to_vec(),
             data: None,
         };
-        opened.backing = Some(disk(env, first, source, format, &others)?);
+        opened.backing = Some(disk(env, first, source, format, &others, cancel)?);
         behind = &[];
     }
     if let (Some(_), Some(path)) = (image.data_file(), &files.data) {

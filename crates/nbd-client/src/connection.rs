@@ -10,6 +10,7 @@ use env::Clock;
 use image_formats::Run;
 use nbd_proto::request::{Command, CommandFlags, Request};
 use std::{fmt, io, sync::Arc, time::Duration};
+use types::Cancel;
 
 /// Connecting and shaking hands take no longer than this.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -64,8 +65,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn open(uri: &Uri, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let mut socket = Socket::connect(&uri.address, clock, HANDSHAKE)?;
+    pub(crate) fn open(uri: &Uri, clock: Arc<dyn Clock>, cancel: &Cancel) -> Result<Self, Failure> {
+        let mut socket = Socket::connect(&uri.address, clock, HANDSHAKE, cancel)?;
         let agreed = negotiate(&mut socket, &uri.export)?;
         Ok(Connection {
             socket,

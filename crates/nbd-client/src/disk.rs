@@ -9,6 +9,7 @@ use image_formats::{Disk, Error, ErrorKind, Run};
 use nbd_proto::handshake::TransmissionFlags;
 use parking_lot::Mutex;
 use std::{io, sync::Arc};
+use types::Cancel;
 
 /// Bytes that are asked for at once: what readers of images ask for.
 const READ_MAX: u32 = 4 << 20;
@@ -23,17 +24,23 @@ pub struct NbdDisk {
 }
 
 impl NbdDisk {
-    /// Connects; `shown` is what errors call it.
+    /// Connects; `shown` is what errors call it. Once `cancel` is set, whoever waits for the server gets an error at once.
     ///
     /// # Errors
     /// There is no such server or export, or it is not to be had in time: 10 s.
-    pub fn open(uri: &Uri, shown: &str, clock: &Arc<dyn Clock>) -> Result<Self, Error> {
-        let first = Connection::open(uri, Arc::clone(clock)).map_err(|e| opening(shown, e))?;
+    pub fn open(
+        uri: &Uri,
+        shown: &str,
+        clock: &Arc<dyn Clock>,
+        cancel: &Cancel,
+    ) -> Result<Self, Error> {
+        let open = || Connection::open(uri, Arc::clone(clock), cancel);
+        let first = open().map_err(|e| opening(shown, e))?;
         let agreed = first.agreed;
         let mut connections = vec![Mutex::new(first)];
         if agreed.flags.contains(TransmissionFlags::CAN_MULTI_CONN)
             // One is enough.
-            && let Ok(second) = Connection::open(uri, Arc::clone(clock))
+            && let Ok(second) = open()
             && second.agreed.size == agreed.size
         {
             connections.push(Mutex::new(second));

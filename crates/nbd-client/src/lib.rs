@@ -1,7 +1,7 @@
 //! Disks of NBD servers, to be read.
 //!
 //! ```text
-//!  Uri ─▶ Connection: handshake, one request at a time, every byte within a time limit
+//!  Uri ─▶ Connection: handshake, one request at a time, every byte within a time limit, and at once no more when cancelled
 //!            └─ one or two of them ─▶ NbdDisk: image_formats::Disk
 //! ```
 //!

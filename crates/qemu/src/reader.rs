@@ -11,11 +11,12 @@ use nbd_client::{Address, NbdDisk, Uri};
 use parking_lot::Mutex;
 use std::{
     ffi::OsString,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use types::ImageFormat;
+use types::{Cancel, Cancelled, ImageFormat};
 
 /// Opening an image takes no longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +26,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Opens the image at `path`, which `source` is the bytes of, in a format that is not read here but by qemu-nbd: vhdx, vhd, vdi.
 ///
 /// # Behavior
-/// qemu-nbd runs as long as the disk lives, and not longer than this process. If it dies it is started again, once for each request.
+/// qemu-nbd runs as long as the disk lives, and not longer than this process. If it dies it is started again, once for each request. Once
+/// `cancel` is set, whoever waits for it gets an error at once.
 ///
 /// # Errors
 /// If it is not installed, or cannot make anything of the image within 60 s; also if part of the image is missing.
@@ -34,6 +36,7 @@ pub fn open(
     source: &Source,
     path: &Path,
     format: ImageFormat,
+    cancel: &Cancel,
 ) -> Result<Arc<dyn Disk>, Error> {
     let shown = source.shown();
     let cannot = |e| Error::io(format_args!("cannot open {shown}"), e);
@@ -60,6 +63,7 @@ pub fn open(
         shown: shown.to_owned(),
         format,
         options: format!("driver={driver},read-only=on,file.driver={protocol},"),
+        cancel: cancel.clone(),
     };
     let served = image.serve()?;
     let size = served.disk.size();
@@ -88,6 +92,7 @@ struct Image {
     format: ImageFormat,
     /// QEMU's, all but the file's name.
     options: String,
+    cancel: Cancel,
 }
 
 /// An image that is being served to us. The disk goes first: it says good bye.
@@ -121,8 +126,12 @@ impl Image {
         let clock = &self.env.clock;
         let deadline = clock.monotonic() + PATIENCE;
         loop {
+            if self.cancel.is_set() {
+                let why = io::Error::other(Cancelled);
+                return Err(Error::io(format_args!("cannot open {shown}"), why));
+            }
             let opened = match socket.exists() {
-                true => NbdDisk::open(&uri, shown, clock),
+                true => NbdDisk::open(&uri, shown, clock, &self.cancel),
                 false => Err(Error::invalid(format!(
                     "{shown} cannot be read as a {format} image: qemu-nbd takes longer than {} s",
                     PATIENCE.as_secs()
@@ -221,6 +230,7 @@ mod tests {
             shown: source.shown().to_owned(),
             format: ImageFormat::Vdi,
             options: "driver=vdi,read-only=on,file.driver=file,".to_owned(),
+            cancel: Cancel::never(),
         };
         let served = Arc::new(image.serve().unwrap());
         let disk = QemuDisk {

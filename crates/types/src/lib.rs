@@ -22,7 +22,7 @@ pub use image_shape::{Compression, ImageShape, Subformat};
 pub use limits::{Limit, LimitKind, Limits};
 pub use mode::DiskMode;
 pub use name::{Name, NameError, VolumeRef};
-pub use progress::{Cancelled, NoProgress, Progress};
+pub use progress::{Cancel, Cancelled, NoProgress, Progress};
 
 use serde::{Deserialize, Serialize};
 

@@ -15,8 +15,11 @@ use blockmap::Updated;
 use catalog::ImageSource;
 use pack::PackWriter;
 use std::{fmt, ops::Range, sync::Arc};
-use sync::Mutex;
-use types::{BLOCK_SIZE, BlockIndex, Name, Pointer, SharedBlock};
+use sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+use types::{BLOCK_SIZE, BlockIndex, Cancel, Name, Pointer, SharedBlock};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Blocks that the source is asked about at once: 1 GiB.
@@ -38,16 +41,20 @@ pub trait SourceDisk: Send + Sync {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error>;
 }
 
-type Open = dyn Fn(&ImageSource) -> Result<Arc<dyn SourceDisk>, Error> + Send + Sync;
+type Opener = dyn Fn(&ImageSource, &Cancel) -> Result<Arc<dyn SourceDisk>, Error> + Send + Sync;
 
 /// Opens images; what they are is not this crate's business.
 #[derive(Clone, Default)]
-pub struct Images(Option<Arc<Open>>);
+pub struct Images(Option<Arc<Opener>>);
 
 impl Images {
-    /// With what opens one, and refuses one that is not what it was.
+    /// With what opens one, and refuses one that is not what it was. Who waits for it, or for what was opened, waits no longer than until
+    /// it is cancelled.
     pub fn new(
-        open: impl Fn(&ImageSource) -> Result<Arc<dyn SourceDisk>, Error> + Send + Sync + 'static,
+        open: impl Fn(&ImageSource, &Cancel) -> Result<Arc<dyn SourceDisk>, Error>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Images(Some(Arc::new(open)))
     }
@@ -63,7 +70,17 @@ impl fmt::Debug for Images {
 struct Image {
     source: ImageSource,
     images: Images,
-    disk: Mutex<Option<Arc<dyn SourceDisk>>>,
+    disk: Mutex<Option<Open>>,
+    /// Of what is open, or being opened.
+    given_up: Mutex<Arc<AtomicBool>>,
+}
+
+/// An image that is open.
+#[derive(Clone)]
+struct Open {
+    disk: Arc<dyn SourceDisk>,
+    /// Nobody waits for it any more; who still needs the image opens it anew.
+    given_up: Arc<AtomicBool>,
 }
 
 /// What the holes of a root stand for.
@@ -88,14 +105,16 @@ impl Below {
                 source,
                 images,
                 disk: Mutex::new(None),
+                given_up: Mutex::new(not_given_up()),
             }),
         }
     }
 
-    /// As the catalog knows it.
+    /// As the catalog knows it while it is not paused.
     pub(crate) fn record(&self) -> Box<ImageSource> {
         Box::new(ImageSource {
             filled: self.filled,
+            paused: false,
             ..self.image.source.clone()
         })
     }
@@ -134,11 +153,32 @@ impl Below {
         Error::new(ErrorKind::Refused, message)
     }
 
-    fn disk(&self) -> Result<Arc<dyn SourceDisk>, Error> {
-        let mut disk = self.image.disk.lock();
-        if let Some(disk) = &*disk {
-            return Ok(Arc::clone(disk));
+    /// Whoever waits for the image waits no longer. Those who still need it try once more.
+    pub(crate) fn give_up(&self) {
+        let given_up = std::mem::replace(&mut *self.image.given_up.lock(), not_given_up());
+        given_up.store(true, Relaxed);
+    }
+
+    /// Asks the image; again if it was given up meanwhile.
+    fn ask<T>(
+        &self,
+        mut what: impl FnMut(&dyn SourceDisk) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let open = self.open()?;
+        match what(&*open.disk) {
+            Err(_) if open.given_up.load(Relaxed) => what(&*self.open()?.disk),
+            answer => answer,
         }
+    }
+
+    fn open(&self) -> Result<Open, Error> {
+        let mut disk = self.image.disk.lock();
+        let open = disk.as_ref();
+        if let Some(open) = open.filter(|open| !open.given_up.load(Relaxed)) {
+            return Ok(open.clone());
+        }
+        // Who waits for the old one has it.
+        *disk = None;
         let source = &self.image.source;
         let Some(open) = &self.image.images.0 else {
             let message = format!("{}: images are not read here", source.path);
@@ -148,12 +188,27 @@ impl Below {
             let message = "what the volume was imported from is not known any more: the catalog was lost before the import ended";
             return Err(Error::new(ErrorKind::Damaged, message));
         }
-        Ok(Arc::clone(disk.insert(open(source)?)))
+        loop {
+            let given_up = Arc::clone(&self.image.given_up.lock());
+            let flag = Arc::clone(&given_up);
+            let cancel = Cancel::new(move || flag.load(Relaxed));
+            match open(source, &cancel) {
+                Err(_) if given_up.load(Relaxed) => {}
+                Err(e) => return Err(e),
+                Ok(opened) => {
+                    let opened = Open {
+                        disk: opened,
+                        given_up,
+                    };
+                    return Ok(disk.insert(opened).clone());
+                }
+            }
+        }
     }
 
     /// Whether the image is there, as it was.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        self.disk().map(drop)
+        self.open().map(drop)
     }
 
     /// Whether a hole at this block stands for something that the image may have.
@@ -197,7 +252,7 @@ impl Below {
         if inside.is_empty() {
             return Ok(());
         }
-        self.disk()?.read(offset, inside)
+        self.ask(|disk| disk.read(offset, inside))
     }
 
     /// Which of these blocks the image may have something for, as ranges that do not touch.
@@ -208,7 +263,7 @@ impl Below {
         if bytes.is_empty() {
             return Ok(data);
         }
-        for found in self.disk()?.data(bytes)? {
+        for found in self.ask(|disk| disk.data(bytes.clone()))? {
             let start = (found.start / BLOCK).max(blocks.start);
             let end = found.end.div_ceil(BLOCK).min(blocks.end);
             match data.last_mut() {
@@ -270,6 +325,10 @@ impl Below {
             .flat_map(|window| self.data_or_all(window))
             .collect()
     }
+}
+
+fn not_given_up() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(false))
 }
 
 /// A block of zeroes, for what must not be a hole.

@@ -11,7 +11,7 @@
 use crate::{
     below::{Below, WINDOW},
     destage::note_of,
-    error::Error,
+    error::{Error, ErrorKind},
     nodes::Nodes,
     store::Store,
     volume::{Base, Volume},
@@ -21,7 +21,8 @@ use catalog::{Change, ImageSource, SnapshotRecord, VolumeRecord};
 use pack::{PackWriter, Written};
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use types::{
-    BLOCK_SIZE, Block, BlockIndex, Pointer, Progress, Root, SharedBlock, VolumeId, is_zero_block,
+    BLOCK_SIZE, Block, BlockIndex, Name, Pointer, Progress, Root, SharedBlock, VolumeId,
+    is_zero_block,
 };
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -64,11 +65,16 @@ impl Store {
     /// bytes of the image's disk.
     ///
     /// # Errors
-    /// Those of the image, [`NoSpace`](crate::ErrorKind::NoSpace), [`Cancelled`](crate::ErrorKind::Cancelled): the volume goes on
-    /// being read from the image.
+    /// Those of the image, [`NoSpace`](crate::ErrorKind::NoSpace), [`Cancelled`](crate::ErrorKind::Cancelled), also if it is
+    /// [paused](Self::pause_import): the volume goes on being read from the image.
     pub fn fill(&self, id: VolumeId, bytes: u64, progress: &dyn Progress) -> Result<Filled, Error> {
         let volume = self.shared.volume(id)?;
-        let Some(below) = volume.record.lock().below.clone() else {
+        let below = {
+            let committed = volume.record.lock();
+            refuse_paused(&committed.record)?;
+            committed.below.clone()
+        };
+        let Some(below) = below else {
             return Ok(Filled { done: 0, total: 0 });
         };
         let part = volume.copy_part(below, (bytes / BLOCK).max(1), progress)?;
@@ -82,6 +88,38 @@ impl Store {
             tracing::info!(volume = %*volume.name.lock(), bytes = filled.total, "imported");
         }
         Ok(filled)
+    }
+
+    /// Has the import of a volume that is used meanwhile wait, or go on: nothing comes into the store while it is paused, over
+    /// restarts too. What is under way and not in the store when this returns is done again later.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] if it is not being imported.
+    pub fn pause_import(&self, name: &Name, paused: bool) -> Result<VolumeRecord, Error> {
+        let volume = self.shared.volume(self.shared.find(name)?.id)?;
+        let _managing = volume.manage.lock();
+        volume.state.read().check_open()?;
+        let mut committed = volume.record.lock();
+        let mut record = committed.record.clone();
+        let Some(source) = &mut record.source else {
+            let message = format!("'{name}' is not being imported: all of it is in the store");
+            return Err(Error::new(ErrorKind::Refused, message));
+        };
+        if source.paused != paused {
+            source.paused = paused;
+            volume.commit_record(&mut committed, record)?;
+        }
+        Ok(committed.record.clone())
+    }
+}
+
+fn refuse_paused(record: &VolumeRecord) -> Result<(), Error> {
+    match &record.source {
+        Some(source) if source.paused => {
+            let message = format!("the import of '{}' is paused", record.name);
+            Err(Error::new(ErrorKind::Cancelled, message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -144,6 +182,7 @@ impl Volume {
         let _destaging = self.destage.lock();
         self.state.read().check_open()?;
         let mut record = self.record.lock().record.clone();
+        refuse_paused(&record)?;
         let mut snapshots = self.shared.catalog.snapshots(self.id)?;
         // The others get theirs from the volume's, later.
         snapshots.retain(|snapshot| snapshot.root.is_some());
@@ -250,7 +289,7 @@ impl Store {
     ) -> Result<crate::volume::Rooted, Error> {
         if image.size > size {
             let message = format!("the image has {} bytes, more than {size}", image.size);
-            return Err(Error::new(crate::ErrorKind::Invalid, message));
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
         Ok(crate::volume::Rooted {
             below: Some(Below::new(image.clone(), self.shared.config.images.clone())),

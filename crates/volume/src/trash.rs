@@ -1,6 +1,7 @@
 //! Removal, and the time in which it can be taken back.
 
 use crate::{
+    below::Below,
     error::{Error, ErrorKind},
     store::Store,
     volume::Volume,
@@ -25,6 +26,9 @@ impl Store {
     /// [`ErrorKind::NotFound`]; or if its last writes cannot be destaged.
     pub fn remove_volume(&self, name: &Name) -> Result<VolumeRecord, Error> {
         let volume = self.shared.volume(self.shared.find(name)?.id)?;
+        // An image that does not answer holds nobody up who does not need it any more.
+        let below = volume.record.lock().below.clone();
+        below.iter().for_each(Below::give_up);
         let _managing = volume.manage.lock();
         let removed = self
             .shared

@@ -1,6 +1,6 @@
 //! Images in and out: from and to files of the daemon's host, or through the connection.
 
-use super::{accepted, to_value};
+use super::{Answer, accepted, to_value};
 use crate::{
     error::{Errors, Failure},
     events::Events,
@@ -10,7 +10,7 @@ use crate::{
     stream::{Inlet, Outlet},
 };
 use api_types::{
-    ApiError, ErrorCode, EventKind, ExportRequest, ImportRequest, Imported, Job, JobKind,
+    ApiError, ErrorCode, EventKind, ExportRequest, ImportRequest, Imported, Job, JobKind, Volume,
 };
 use axum::{
     Json,
@@ -39,6 +39,41 @@ pub(crate) async fn import(
         imported(&events, control.import(&request, work)?, work)
     })?;
     Ok(accepted(&entry))
+}
+
+/// Has the import of a volume that is used meanwhile (`live`) wait: nothing more is brought into the store until it is resumed, over
+/// restarts too.
+#[utoipa::path(post, path = "/v1/volumes/{name}/import/pause", tag = "content", operation_id = "import_pause",
+    params(("name" = String, Path, description = "The volume's name")),
+    responses((status = 200, body = Volume), Errors))]
+pub(crate) async fn pause(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+) -> Answer<Volume> {
+    set_paused(&shared, name, true).await
+}
+
+/// Has it go on.
+#[utoipa::path(post, path = "/v1/volumes/{name}/import/resume", tag = "content", operation_id = "import_resume",
+    params(("name" = String, Path, description = "The volume's name")),
+    responses((status = 200, body = Volume), Errors))]
+pub(crate) async fn resume(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+) -> Answer<Volume> {
+    set_paused(&shared, name, false).await
+}
+
+async fn set_paused(shared: &Shared, name: String, paused: bool) -> Answer<Volume> {
+    let volume = shared
+        .call(move |control| control.pause_import(&name, paused))
+        .await?;
+    let done = if paused { "is paused" } else { "goes on" };
+    let message = format!("the import of volume {} {done}", volume.name);
+    shared
+        .events
+        .publish(EventKind::VolumeUpdated, &volume.name, message);
+    Ok(Json(volume))
 }
 
 fn imported(events: &Events, mut imported: Imported, work: &Entry) -> Result<Value, ApiError> {

@@ -1,8 +1,9 @@
 //! What the daemon in memory answers.
 
 use super::Held;
-use api_types::{ApiError, ErrorCode, TrashEntry, VhostDevice};
+use api_types::{ApiError, ErrorCode, Importing, TrashEntry, VhostDevice};
 use std::io;
+use types::ImageFormat;
 
 pub(super) fn missing(what: &str) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("{what} does not exist"))
@@ -37,5 +38,19 @@ pub(super) fn entry(held: &Held) -> TrashEntry {
         snapshots: held.volume.snapshots,
         removed_ms: 1_700_000_000_000,
         until_ms: 1_700_086_400_000,
+    }
+}
+
+/// An import that has just begun.
+pub(super) fn importing() -> Importing {
+    Importing {
+        path: "/image".to_owned(),
+        format: ImageFormat::Raw,
+        done: 0,
+        total: 1 << 20,
+        rate: 0,
+        left_s: None,
+        paused: false,
+        error: None,
     }
 }

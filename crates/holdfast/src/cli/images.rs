@@ -7,6 +7,7 @@ use super::{
     failure::Failure,
     jobs,
     output::Output,
+    volumes::importing_line,
 };
 use api_types::{Backing, ExportRequest, ImportRequest, Imported, Job, Volume};
 use std::path::{Path, PathBuf};
@@ -73,6 +74,17 @@ pub(super) async fn import(
             text.push_str(&format!("; {} saved", format_size(saved)));
         }
         text
+    })
+}
+
+/// `holdfast volume pause-import` and `resume-import`.
+pub(super) async fn pause(client: &Client, output: Output, name: &Name, verb: &str) -> Result<()> {
+    let path = format!("/v1/volumes/{name}/import/{verb}");
+    let volume: Volume = client.post(&path, &()).await?;
+    output.done(&volume, |v| {
+        let how_far = v.importing.as_ref().map(importing_line);
+        let how_far = how_far.unwrap_or_else(|| "done".to_owned());
+        format!("the import of '{}': {how_far}", v.name)
     })
 }
 

@@ -118,6 +118,8 @@ pub(crate) async fn volume(client: &Client, output: Output, command: args::Volum
             how,
             properties,
         } => images::import(client, output, &image, &name, &how, properties).await,
+        Command::PauseImport { name } => images::pause(client, output, &name, "pause").await,
+        Command::ResumeImport { name } => images::pause(client, output, &name, "resume").await,
         Command::Export {
             sources,
             image,
@@ -225,6 +227,7 @@ async fn ls(client: &Client, output: Output) -> Result<()> {
 /// What it was cloned from, or how far its import is.
 fn origin(v: &Volume) -> String {
     match &v.importing {
+        Some(importing) if importing.paused => format!("paused at {} %", percent(importing)),
         Some(importing) => format!("importing {} %", percent(importing)),
         None => v.origin.clone().unwrap_or_default(),
     }
@@ -234,7 +237,7 @@ fn percent(importing: &Importing) -> u128 {
     u128::from(importing.done) * 100 / u128::from(importing.total.max(1))
 }
 
-fn importing_line(importing: &Importing) -> String {
+pub(super) fn importing_line(importing: &Importing) -> String {
     let mut line = format!(
         "{} % ({} of {})",
         percent(importing),
@@ -244,6 +247,9 @@ fn importing_line(importing: &Importing) -> String {
     if let Some(left) = importing.left_s {
         let (rate, left) = (format_size(importing.rate), duration(left * 1000));
         line.push_str(&format!(", {rate}/s, {left} left"));
+    }
+    if importing.paused {
+        line.push_str(", paused");
     }
     if let Some(error) = &importing.error {
         line.push_str(&format!("; it does not go on: {error}"));

@@ -329,10 +329,15 @@ impl Control for Daemon {
     }
 
     fn remove_volume(&self, name: &str, force: bool) -> Result<TrashEntry> {
-        let name = convert::name(name)?;
-        self.cut_off(&name, force)?;
-        let removed = self.store.remove_volume(&name);
-        let removed = removed.map_err(convert::api_error)?;
+        let record = self.find(name)?;
+        self.cut_off(&record.name, force)?;
+        // What is under way of an import ends with an error, which is none.
+        self.fills.forget(record.id);
+        let removed = self.store.remove_volume(&record.name);
+        let removed = removed.map_err(|e| {
+            self.fills.look();
+            convert::api_error(e)
+        })?;
         self.vhost.follow(removed.id);
         self.power.forget(removed.id);
         match removed.backend.file() {
@@ -505,6 +510,10 @@ impl Control for Daemon {
         work: Work<'_>,
     ) -> Result<Imported> {
         self.imported(images::import_stream(self, request, content, work)?)
+    }
+
+    fn pause_import(&self, name: &str, paused: bool) -> Result<Volume> {
+        self.describe(self.pause_fill(name, paused)?)
     }
 
     fn export(&self, request: &ExportRequest, work: Work<'_>) -> Result<()> {

@@ -4,7 +4,7 @@
 //! read from its image, or that is what fails.
 
 use super::{control::Daemon, convert, upkeep::Stop};
-use api_types::{EventKind, Importing};
+use api_types::{ApiError, EventKind, Importing};
 use catalog::VolumeRecord;
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -52,6 +52,7 @@ struct Filling {
     error: Option<String>,
     /// Not before.
     retry: Duration,
+    paused: bool,
 }
 
 impl Fills {
@@ -82,8 +83,37 @@ impl Fills {
             total: source.size,
             rate: filling.rate as u64,
             left_s: (filling.rate >= 1.0).then(|| (left as f64 / filling.rate) as u64),
+            paused: source.paused,
             error: filling.error,
         }
+    }
+
+    /// A volume's import was paused, or is to go on.
+    pub(crate) fn pause(&self, id: VolumeId, paused: bool) {
+        let filling = Filling {
+            paused,
+            ..Filling::default()
+        };
+        self.state.lock().filling.insert(id, filling);
+        self.changed.notify_all();
+    }
+
+    /// A volume was removed.
+    pub(crate) fn forget(&self, id: VolumeId) {
+        self.state.lock().filling.remove(&id);
+    }
+
+    /// Whether a volume is one to be filled now.
+    fn is_wanted(&self, id: VolumeId) -> bool {
+        let state = self.state.lock();
+        state.filling.get(&id).is_some_and(|f| !f.paused)
+    }
+
+    /// Notes how it goes with a volume that is still to be filled now.
+    fn note<T>(&self, id: VolumeId, how: impl FnOnce(&mut Filling) -> T) -> Option<T> {
+        let mut state = self.state.lock();
+        let filling = state.filling.get_mut(&id).filter(|f| !f.paused);
+        filling.map(how)
     }
 }
 
@@ -119,7 +149,12 @@ impl Daemon {
         };
         let mut state = self.fills.state.lock();
         for record in records.iter().filter(|record| is_filling(record)) {
-            state.filling.entry(record.id).or_default();
+            let paused = record.source.as_ref().is_some_and(|source| source.paused);
+            let filling = Filling {
+                paused,
+                ..Filling::default()
+            };
+            state.filling.entry(record.id).or_insert(filling);
         }
     }
 
@@ -138,10 +173,19 @@ impl Daemon {
             .collect()
     }
 
+    /// Has the import of a volume wait, or go on.
+    pub(crate) fn pause_fill(&self, name: &str, paused: bool) -> Result<VolumeRecord, ApiError> {
+        let record = self.store.pause_import(&convert::name(name)?, paused);
+        let record = record.map_err(convert::api_error)?;
+        self.fills.pause(record.id, paused);
+        Ok(record)
+    }
+
     fn due(&self) -> Vec<VolumeId> {
         let now = self.env.clock.monotonic();
         let state = self.fills.state.lock();
-        let due = state.filling.iter().filter(|(_, f)| f.retry <= now);
+        let due = state.filling.iter();
+        let due = due.filter(|(_, f)| f.retry <= now && !f.paused);
         due.map(|(&id, _)| id).collect()
     }
 
@@ -156,6 +200,7 @@ impl Daemon {
         let began = self.env.clock.monotonic();
         let pace = Pace {
             daemon: self,
+            id,
             stop,
             last: Mutex::new(Last {
                 at: began,
@@ -179,20 +224,14 @@ impl Daemon {
     fn filled(&self, record: &VolumeRecord, filled: Filled, before: u64, began: Duration) {
         let took = self.env.clock.monotonic() - began;
         let rate = filled.done.saturating_sub(before) as f64 / took.as_secs_f64().max(1e-3);
-        let recovered = {
-            let mut state = self.fills.state.lock();
-            let filling = state.filling.entry(record.id).or_default();
+        let recovered = self.fills.note(record.id, |filling| {
             filling.rate = match filling.rate {
                 0.0 => rate,
                 old => old * (1.0 - RECENT) + rate * RECENT,
             };
-            let recovered = filling.error.take().is_some();
-            if filled.is_finished() {
-                state.filling.remove(&record.id);
-            }
-            recovered
-        };
-        if recovered {
+            filling.error.take().is_some()
+        });
+        if recovered == Some(true) {
             self.publish(
                 EventKind::Health,
                 record.name.to_string(),
@@ -202,6 +241,7 @@ impl Daemon {
             self.vhost.follow(record.id);
         }
         if filled.is_finished() {
+            self.fills.forget(record.id);
             let message = "its import is done: the image is not needed any more";
             self.publish(EventKind::VolumeUpdated, record.name.to_string(), message);
         }
@@ -209,16 +249,15 @@ impl Daemon {
 
     /// Not now; and why, if it is to be told.
     fn put_off(&self, record: &VolumeRecord, error: Option<String>) {
-        let new = {
-            let mut state = self.fills.state.lock();
-            let filling = state.filling.entry(record.id).or_default();
-            filling.retry = self.env.clock.monotonic() + RETRY;
+        let retry = self.env.clock.monotonic() + RETRY;
+        let new = self.fills.note(record.id, |filling| {
+            filling.retry = retry;
             filling.rate = 0.0;
             let new = error.clone().filter(|_| filling.error != error);
             filling.error = error;
             new
-        };
-        if let Some(error) = new {
+        });
+        if let Some(error) = new.flatten() {
             tracing::error!(volume = %record.name, %error, "the import does not go on");
             let message = format!("its import does not go on: {error}");
             self.publish(EventKind::Health, record.name.to_string(), &message);
@@ -235,6 +274,7 @@ impl Daemon {
 /// Keeps to the rate, and takes no more than half of the time while guests are at work.
 struct Pace<'a> {
     daemon: &'a Daemon,
+    id: VolumeId,
     stop: &'a Stop,
     last: Mutex<Last>,
 }
@@ -246,8 +286,19 @@ struct Last {
     requests: u64,
 }
 
+impl Pace<'_> {
+    /// The daemon ends, or the volume is not to be filled any more.
+    fn check(&self) -> Result<(), Cancelled> {
+        self.stop.report(0, 0)?;
+        match self.daemon.fills.is_wanted(self.id) {
+            true => Ok(()),
+            false => Err(Cancelled),
+        }
+    }
+}
+
 impl Progress for Pace<'_> {
-    fn report(&self, done: u64, total: u64) -> Result<(), Cancelled> {
+    fn report(&self, done: u64, _: u64) -> Result<(), Cancelled> {
         let clock = &self.daemon.env.clock;
         let mut last = self.last.lock();
         let requests = self.daemon.requests();
@@ -263,7 +314,7 @@ impl Progress for Pace<'_> {
             pause = pause.max(due.saturating_sub(took));
         }
         while !pause.is_zero() {
-            self.stop.report(done, total)?;
+            self.check()?;
             let slice = pause.min(TICK);
             std::thread::sleep(slice);
             pause -= slice;
@@ -273,7 +324,7 @@ impl Progress for Pace<'_> {
             done,
             requests,
         };
-        self.stop.report(done, total)
+        self.check()
     }
 
     fn stored(&self, _: u64) {}

@@ -88,7 +88,7 @@ fn run(
 /// From a file or a block device of this host, or from an NBD server.
 pub(crate) fn import(daemon: &Daemon, request: &ImportRequest, work: Work<'_>) -> Result<Imported> {
     let source = match (NbdUri::is_meant_by(&request.path), request.live) {
-        (false, true) => return import_live(daemon, request),
+        (false, true) => return import_live(daemon, request, work),
         (false, false) => Source::Path(absolute(&request.path)?),
         (true, true) => {
             let message = "what an NBD server has may change; a volume that is used while it is imported needs a file";
@@ -103,14 +103,15 @@ pub(crate) fn import(daemon: &Daemon, request: &ImportRequest, work: Work<'_>) -
 }
 
 /// The volume is there at once, and is filled later.
-fn import_live(daemon: &Daemon, request: &ImportRequest) -> Result<Imported> {
+fn import_live(daemon: &Daemon, request: &ImportRequest, work: Work<'_>) -> Result<Imported> {
     if request.snapshots {
         let message = "snapshots cannot be imported while the volume is used: leave out one of --live and --snapshots";
         return Err(ApiError::new(ErrorCode::Invalid, message));
     }
     let path = absolute(&request.path)?;
     let (format, size) = (request.format, request.size);
-    let live = image::live(&daemon.env, &path, format, &files(request)?, size);
+    let cancel = work.cancellation();
+    let live = image::live(&daemon.env, &path, format, &files(request)?, size, &cancel);
     let live = live.map_err(api_error)?;
     let create = Create {
         dedup: request.dedup,

@@ -297,6 +297,7 @@ fn imports(registry: &mut Registry, daemon: &Daemon) {
     let done: Family<OfVolume, Gauge> = Family::default();
     let total: Family<OfVolume, Gauge> = Family::default();
     let failing: Family<OfVolume, Gauge> = Family::default();
+    let paused: Family<OfVolume, Gauge> = Family::default();
     for (name, import) in daemon.importing() {
         let label = OfVolume { volume: name };
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -304,6 +305,8 @@ fn imports(registry: &mut Registry, daemon: &Daemon) {
         total.get_or_create(&label).set(bytes(import.total));
         let fails = i64::from(import.error.is_some());
         failing.get_or_create(&label).set(fails);
+        let waits = i64::from(import.paused);
+        paused.get_or_create(&label).set(waits);
     }
     for (name, help, family) in [
         (
@@ -317,6 +320,7 @@ fn imports(registry: &mut Registry, daemon: &Daemon) {
             "1 if the import does not go on: see volume info",
             failing,
         ),
+        ("import_paused", "1 if the import is paused", paused),
     ] {
         registry.register(name, help, family);
     }

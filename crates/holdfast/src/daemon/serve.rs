@@ -28,6 +28,7 @@ use std::{
     },
     time::Duration,
 };
+use types::Cancel;
 use volume::{InitOptions, Manifest, Store};
 
 /// NBD requests in flight have so long to finish when the daemon ends.
@@ -64,7 +65,9 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     raise_file_limit();
     let dir = std::path::absolute(&options.dir)?;
     let mut config_of_store = config.store(disk_bytes(&env, &dir));
-    config_of_store.images = image::images(&env);
+    let images_ending = Arc::new(AtomicBool::new(false));
+    let ending = Arc::clone(&images_ending);
+    config_of_store.images = image::images(&env, Cancel::new(move || ending.load(Relaxed)));
     let store = Store::open(&env, &dir, config_of_store);
     let store = Arc::new(store.map_err(|e| super::check::open_error(&dir, e))?);
     tracing::info!(store = %dir.display(), recovery_ms = store.stats().recovery.as_millis() as u64, "store open");
@@ -126,6 +129,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     if cut > 0 {
         tracing::warn!(connections = cut, "requests were cut off");
     }
+    // Nobody is left who would get an error for it.
+    images_ending.store(true, Relaxed);
     let _ = upkeep.join();
     let _ = scrub.join();
     let _ = fills.join();

@@ -9,7 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use types::NoProgress;
+use types::{Cancel, NoProgress};
 use volume::SnapshotRecord;
 
 const MIB: u64 = 1 << 20;
@@ -189,7 +189,15 @@ fn what_is_left_out_is_told_and_damage_leaves_nothing() {
         ["2 snapshots in the image were left out; --snapshots imports them too"]
     );
     assert!(taken(&world).is_empty());
-    let live = image::live(&world.env, &image, None, &Default::default(), None).unwrap();
+    let live = image::live(
+        &world.env,
+        &image,
+        None,
+        &Default::default(),
+        None,
+        &Cancel::never(),
+    )
+    .unwrap();
     assert_eq!(live.notes, imported.notes);
     let gone = world.store.remove_volume(&"v".parse().unwrap()).unwrap();
     world.store.purge_volume(gone.id).unwrap();

@@ -16,11 +16,12 @@ use std::{
     os::unix::net::UnixListener,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
     time::Duration,
 };
+use types::Cancel;
 
 const SIZE: u64 = 1 << 20;
 const CONTEXT: u32 = 7;
@@ -67,7 +68,7 @@ fn with<T>(
     f: impl FnOnce(NbdDisk) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let server = scripted(bytes, silent);
-    let result = NbdDisk::open(&server.uri, "the disk", clock).and_then(f);
+    let result = NbdDisk::open(&server.uri, "the disk", clock, &Cancel::never()).and_then(f);
     server.thread.join().unwrap();
     result
 }
@@ -326,4 +327,63 @@ proptest! {
         let _ = with(bytes.clone(), false, &Env::real().clock, read);
         let _ = with(bytes, false, &Env::real().clock, runs);
     }
+}
+
+type Ask = fn(NbdDisk) -> Result<(), Error>;
+
+/// Is set when it has been asked a few times since `armed`.
+fn cancelled_later(armed: &Arc<AtomicBool>) -> Cancel {
+    let (armed, asked) = (Arc::clone(armed), AtomicU64::new(0));
+    Cancel::new(move || armed.load(Relaxed) && asked.fetch_add(1, Relaxed) >= 3)
+}
+
+fn is_cancelled<T>(result: Result<T, Error>) {
+    let error = result.err().expect("nobody has answered").to_string();
+    assert!(
+        error.contains("the disk") && error.contains("cancelled"),
+        "{error}"
+    );
+}
+
+#[test]
+fn who_is_cancelled_waits_for_no_answer() {
+    let clock = Env::real().clock;
+    // Silent from the beginning.
+    let server = scripted(Vec::new(), true);
+    let cancel = cancelled_later(&Arc::new(AtomicBool::new(true)));
+    is_cancelled(NbdDisk::open(&server.uri, "the disk", &clock, &cancel));
+    server.thread.join().unwrap();
+    // Later, in the middle of an answer.
+    let mut half = handshake(None);
+    data(&mut half, MORE, 4096, &[1; 100]);
+    half.extend_from_slice(&TO.data_head(ReplyFlags::DONE, 8192, 4096));
+    let (reads, looks): (Ask, Ask) = (|disk| read(disk).map(drop), |disk| runs(disk).map(drop));
+    for (said, ask) in [(half, reads), (handshake(None), looks)] {
+        let server = scripted(said, true);
+        let armed = Arc::new(AtomicBool::new(false));
+        let cancel = cancelled_later(&armed);
+        let disk = NbdDisk::open(&server.uri, "the disk", &clock, &cancel).unwrap();
+        armed.store(true, Relaxed);
+        is_cancelled(ask(disk));
+        server.thread.join().unwrap();
+    }
+}
+
+/// A server that is stopped takes no more clients than its queue has room for.
+#[test]
+fn who_is_cancelled_waits_for_no_connection() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nbd");
+    let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    listen(&listener, 0).unwrap();
+    let _queued = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let uri = Uri {
+        address: Address::Unix(path),
+        export: String::new(),
+    };
+    let cancel = cancelled_later(&Arc::new(AtomicBool::new(true)));
+    let clock = Env::real().clock;
+    is_cancelled(NbdDisk::open(&uri, "the disk", &clock, &cancel));
 }

@@ -4,6 +4,7 @@ use front_nbd::{Config, Server};
 use image_formats::{Disk, Run};
 use nbd_client::{Address, NbdDisk, Uri};
 use std::{collections::BTreeMap, sync::Arc};
+use types::Cancel;
 
 struct Devices(BTreeMap<String, Arc<MemoryDevice>>);
 
@@ -60,7 +61,7 @@ fn bytes_and_holes_are_what_the_server_has_over_both_kinds_of_sockets() {
             address,
             export: export.clone(),
         };
-        let disk = NbdDisk::open(&uri, "the disk", &env.clock).unwrap();
+        let disk = NbdDisk::open(&uri, "the disk", &env.clock, &Cancel::never()).unwrap();
         assert_eq!(disk.size(), size as u64);
         let mut found = vec![7; size];
         disk.read(0, &mut found).unwrap();
@@ -101,7 +102,7 @@ fn bytes_and_holes_are_what_the_server_has_over_both_kinds_of_sockets() {
         address: Address::Unix(socket),
         export: "other".to_owned(),
     };
-    let error = NbdDisk::open(&other, "the disk", &env.clock)
+    let error = NbdDisk::open(&other, "the disk", &env.clock, &Cancel::never())
         .err()
         .unwrap()
         .to_string();

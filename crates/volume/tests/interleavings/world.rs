@@ -21,7 +21,7 @@ pub(crate) struct World {
 /// Nothing happens by itself.
 fn quiet() -> Config {
     Config {
-        images: Images::new(|_| Ok(Arc::new(Image) as Arc<dyn SourceDisk>)),
+        images: Images::new(|_, _| Ok(Arc::new(Image) as Arc<dyn SourceDisk>)),
         ..Config::small()
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn source(number: u32) -> ImageSource {
 
 /// Opens them.
 pub(crate) fn images() -> Images {
-    Images::new(|source| {
+    Images::new(|source, _| {
         let number = source.path.rsplit('/').next().and_then(|n| n.parse().ok());
         let contents = contents(number.expect("an image of ours"));
         Ok(Arc::new(Image(contents)) as Arc<dyn SourceDisk>)

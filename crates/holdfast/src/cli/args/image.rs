@@ -21,7 +21,8 @@ Examples:
   holdfast volume import overlay.qcow2 web --backing base.qcow2
   holdfast volume import lab.qcow2 lab --snapshots
   holdfast volume import big.vmdk web --live     start the machine now; 'volume info web' says how far it is,
-                                                 'volume rm web' gives it up, and leaves the image as it is
+                                                 'volume pause-import web' has it wait, 'volume rm web' gives it
+                                                 up, and leaves the image as it is
   holdfast volume import nbd://old-host/web web
   zstdcat debian.raw.zst | holdfast volume import - debian
   holdfast volume import appliance.ova app

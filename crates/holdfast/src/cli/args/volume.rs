@@ -257,6 +257,21 @@ pub(crate) enum Volume {
         #[command(flatten)]
         properties: Properties,
     },
+    /// Have an import that goes on behind a volume in use (import --live) wait: until it is resumed nothing more is brought into
+    /// the store, over restarts too.
+    #[command(
+        after_help = "The volume is used as before; what it does not have yet is read from the image, which must stay as it is.\n\nExample:\n  holdfast volume pause-import web"
+    )]
+    PauseImport {
+        /// Its name.
+        name: Name,
+    },
+    /// Have it go on.
+    #[command(after_help = "Example:\n  holdfast volume resume-import web")]
+    ResumeImport {
+        /// Its name.
+        name: Name,
+    },
     /// Write a volume or snapshot as an image: to a file, or raw to a block device, or - for standard output.
     #[command(after_help = EXPORT)]
     Export {
