@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use e2e::{
     process::{command, run},
     torture::nbd::{Client, Request},
+    vhost::Driver,
 };
 use serde_json::Value;
 use std::{fs, os::unix::fs::MetadataExt};
@@ -152,6 +153,15 @@ fn who_has_just_left_is_in_nobodys_way() -> Result<()> {
             machine()?;
             host.ok(&["snapshot", "rollback", &snapshot])?;
         }
+    }
+    for number in 0..10 {
+        let snapshot = format!("s@{number}");
+        host.ok(&["vhost", "on", &snapshot])?;
+        let status = host.daemon.json(&["vhost", "status"])?;
+        let socket = status["devices"][0]["socket"].as_str().unwrap_or_default();
+        Driver::connect(socket.as_ref(), 1, 64, 1 << 20)?.read(0, 1 << 20)?;
+        Client::connect(&host.daemon.nbd_socket(), &snapshot)?.ask(Request::Read(0, 1 << 20))?;
+        host.ok(&["snapshot", "rm", &snapshot])?;
     }
     Ok(())
 }

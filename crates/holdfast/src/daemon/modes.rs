@@ -98,9 +98,14 @@ impl Daemon {
 
     /// Gives clients that are leaving so much time.
     pub(crate) fn wait_for_departure(&self, record: &VolumeRecord, patience: Duration) {
+        self.wait_while(patience, || self.clients(record) > 0);
+    }
+
+    /// Waits as long as something is so, but no longer than `patience`.
+    pub(crate) fn wait_while(&self, patience: Duration, is_so: impl Fn() -> bool) {
         let clock = &self.env.clock;
         let end = clock.monotonic() + patience;
-        while self.clients(record) > 0 && clock.monotonic() < end {
+        while is_so() && clock.monotonic() < end {
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -1,6 +1,6 @@
 //! Who reads snapshots.
 
-use super::control::Daemon;
+use super::control::{Daemon, LEAVING};
 use api_types::{ApiError, ErrorCode};
 use types::VolumeRef;
 
@@ -13,15 +13,18 @@ impl Daemon {
             .count() as u64
     }
 
+    fn is_read(&self, r: &VolumeRef) -> bool {
+        let served = self.vhost.device(r);
+        self.connections_of_snapshot(r) > 0 || served.is_some_and(|device| device.guest.is_some())
+    }
+
     /// Refuses to go on while a client reads a snapshot; answers whether it is served over vhost-user-blk.
     pub(crate) fn refuse_read(&self, r: &VolumeRef) -> Result<bool, ApiError> {
-        let served = self.vhost.device(r);
-        if self.connections_of_snapshot(r) > 0
-            || served.as_ref().is_some_and(|device| device.guest.is_some())
-        {
+        self.wait_while(LEAVING, || self.is_read(r));
+        if self.is_read(r) {
             let error = ApiError::new(ErrorCode::InUse, format!("'{r}' is being read by a client"));
             return Err(error.hint("disconnect it first; 'holdfast nbd status' and 'holdfast vhost status' list clients"));
         }
-        Ok(served.is_some())
+        Ok(self.vhost.device(r).is_some())
     }
 }
