@@ -63,6 +63,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             pattern: "d-%F".to_owned(),
             done_ms: 5,
             last_ms: Some(4),
+            group: "db".to_owned(),
         });
         add(
             1,

@@ -14,6 +14,10 @@ pub struct SnapshotPolicy {
     pub keep: Option<String>,
     /// What they are called.
     pub pattern: String,
+    /// With whom they are taken, at one instant: all volumes that have the same group and the same schedule, but independent ones; absent:
+    /// alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// The time zone of all of these: that of the daemon's host.
     pub time_zone: String,
     /// When the next one is due.
@@ -43,6 +47,9 @@ pub struct PolicyChange {
     /// What they are called: `strftime`'s `%Y %m %d %H %M %S %j %G %V %s %a %b %F %T` among letters, digits and `.`, `_`, `-`, `:`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
+    /// With whom they are taken; a name, as of volumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 impl PolicyChange {
@@ -53,6 +60,7 @@ impl PolicyChange {
             ("snapshots.schedule", &self.schedule),
             ("snapshots.keep", &self.keep),
             ("snapshots.pattern", &self.pattern),
+            ("snapshots.group", &self.group),
         ];
         let said = all
             .into_iter()

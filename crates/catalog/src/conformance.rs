@@ -89,6 +89,7 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
             pattern: "d-%F".to_owned(),
             done_ms: 5,
             last_ms: Some(4),
+            group: "db".to_owned(),
         })),
     }
 }

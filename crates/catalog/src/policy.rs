@@ -15,6 +15,8 @@ pub struct SnapshotPolicy {
     pub done_ms: u64,
     /// When the last one was taken.
     pub last_ms: Option<u64>,
+    /// With whom they are taken, at one instant: all that have the same one, and the same schedule; empty: nobody.
+    pub group: String,
 }
 
 /// A change of a policy; what is absent stays, an empty text is nothing chosen any more.
@@ -26,6 +28,8 @@ pub struct PolicyChange {
     pub keep: Option<String>,
     /// See [`SnapshotPolicy::pattern`].
     pub pattern: Option<String>,
+    /// See [`SnapshotPolicy::group`].
+    pub group: Option<String>,
 }
 
 impl PolicyChange {
@@ -39,7 +43,8 @@ impl PolicyChange {
         }
         new.keep = self.keep.clone().unwrap_or(new.keep);
         new.pattern = self.pattern.clone().unwrap_or(new.pattern);
-        let chosen = [&new.schedule, &new.keep, &new.pattern];
+        new.group = self.group.clone().unwrap_or(new.group);
+        let chosen = [&new.schedule, &new.keep, &new.pattern, &new.group];
         let any = chosen.iter().any(|text| !text.is_empty());
         *policy = any.then(|| Box::new(new));
     }

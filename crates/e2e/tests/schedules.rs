@@ -126,6 +126,70 @@ fn snapshots_are_taken_and_removed_by_themselves_over_restarts() -> Result<()> {
 }
 
 #[test]
+fn volumes_of_a_group_are_taken_at_one_instant() -> Result<()> {
+    let mut daemon = Daemon::new()?;
+    for volume in ["data", "log", "scratch"] {
+        let create = ["volume", "create", volume, "64M", "--snapshots-group", "db"];
+        daemon.ok(&create)?;
+    }
+    daemon.ok(&["volume", "set", "scratch", "independent=on"])?;
+    for volume in ["data", "log", "scratch"] {
+        let every = "snapshots.schedule=@every 1s";
+        daemon.ok(&["volume", "set", volume, every])?;
+    }
+    let shown = daemon.ok(&["volume", "info", "data"])?;
+    assert!(
+        shown.contains("snapshots.group") && shown.contains("db"),
+        "{shown}"
+    );
+    let shown = daemon.ok(&["volume", "info", "scratch"])?;
+    assert!(shown.contains("left out"), "{shown}");
+    let taken = |daemon: &Daemon| -> Result<()> {
+        let enough = snapshots(daemon, "log", true)?.len() + 2;
+        let taken = poll(LIMIT, || {
+            Ok::<_, anyhow::Error>(snapshots(daemon, "log", true)?.len() >= enough)
+        })?;
+        ensure!(taken, "none is taken:\n{}", daemon.log());
+        Ok(())
+    };
+    taken(&daemon)?;
+    daemon.kill();
+    daemon.start()?;
+    taken(&daemon)?;
+    for volume in ["data", "log", "scratch"] {
+        daemon.ok(&["volume", "set", volume, "snapshots.schedule="])?;
+    }
+    let of = |volume: &str| -> Result<Vec<(Value, Value, Value)>> {
+        let all = daemon.json(&["snapshot", "ls", volume])?;
+        let all = all.as_array().context("no list")?.iter();
+        let told = |s: &Value| {
+            (
+                s["name"].clone(),
+                s["group"].clone(),
+                s["created_ms"].clone(),
+            )
+        };
+        Ok(all.map(told).collect())
+    };
+    // While only one had the schedule it was alone.
+    let together = |volume: &str| -> Result<Vec<(Value, Value, Value)>> {
+        let all = of(volume)?.into_iter();
+        Ok(all.filter(|(_, group, _)| group.is_u64()).collect())
+    };
+    let (data, log) = (together("data")?, together("log")?);
+    assert!(data == log && data.len() >= 2, "{data:?} {log:?}");
+    let alone = of("scratch")?;
+    assert!(
+        alone.iter().all(|(_, group, _)| group.is_null()),
+        "{alone:?}"
+    );
+    let name = data[1].0.as_str().context("no name")?;
+    let (data, log) = (format!("data@{name}"), format!("log@{name}"));
+    daemon.ok(&["snapshot", "rollback", "--group", &data, &log])?;
+    daemon.stop()
+}
+
+#[test]
 fn what_is_chosen_is_shown_kept_and_checked() -> Result<()> {
     let mut daemon = Daemon::new()?;
     daemon.ok(&["volume", "create", "v", "64M"])?;

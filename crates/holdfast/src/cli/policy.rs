@@ -9,6 +9,7 @@ pub(super) fn set(change: &mut PolicyChange, key: &str, value: &str) -> bool {
         "snapshots.schedule" => &mut change.schedule,
         "snapshots.keep" => &mut change.keep,
         "snapshots.pattern" => &mut change.pattern,
+        "snapshots.group" => &mut change.group,
         _ => return false,
     };
     *text = Some(value.to_owned());
@@ -30,6 +31,14 @@ pub(super) fn lines(v: &Volume) -> Vec<(&'static str, String)> {
         ("snapshots.keep", or(&policy.keep, "all")),
         ("snapshots.pattern", policy.pattern.clone()),
     ];
+    if let Some(group) = &policy.group {
+        let left_out = if v.independent {
+            " (left out: independent)"
+        } else {
+            ""
+        };
+        lines.push(("snapshots.group", format!("{group}{left_out}")));
+    }
     let when = |ms: Option<u64>, none: &str| ms.map_or_else(|| none.to_owned(), time);
     if policy.schedule.is_some() {
         lines.push(("next snapshot", when(policy.next_ms, "never")));

@@ -354,7 +354,7 @@ fn parse_properties(properties: &[String]) -> Result<UpdateVolume> {
             _ if limits::set(&mut update.limits, key, value)? => {}
             _ => {
                 let message = format!(
-                    "'{key}' is no property: there are codec, dedup, independent, mode, quota, read-only, snapshots.schedule, snapshots.keep, snapshots.pattern, and limits such as iops or write-bps"
+                    "'{key}' is no property: there are codec, dedup, independent, mode, quota, read-only, snapshots.schedule, snapshots.keep, snapshots.pattern, snapshots.group, and limits such as iops or write-bps"
                 );
                 return Err(Failure::usage(message));
             }

@@ -4,21 +4,23 @@
 //! commit with its snapshot. So there is nothing here that a restart could lose but what failed last, which is tried
 //! again then as what was missed is.
 
-use super::{control::Daemon, convert, upkeep::Stop};
+mod round;
+
+use super::{control::Daemon, upkeep::Stop};
 use api_types::{ApiError, EventKind, SnapshotPolicy as Described};
 use catalog::{SnapshotPolicy, VolumeRecord};
 use env::Clock;
 use jiff::tz::TimeZone;
 use parking_lot::{Condvar, Mutex};
-use schedule::{Keep, Pattern, Schedule, Taken, Turn};
+use schedule::{Keep, Pattern, Schedule, Turn};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::JoinHandle,
     time::Duration,
 };
-use types::{VolumeId, VolumeRef};
-use volume::{ErrorKind, Scheduled, Store};
+use types::{Name, NameError, VolumeId, VolumeRef};
+use volume::Store;
 
 /// Nobody waits longer than this for the thread to notice something.
 const TICK: Duration = Duration::from_millis(100);
@@ -112,6 +114,8 @@ pub(crate) fn read_change(
         let _: Option<Schedule> = said(&change.schedule).map(|s| s.parse()).transpose()?;
         let _: Option<Keep> = said(&change.keep).map(|s| s.parse()).transpose()?;
         let _: Option<Pattern> = said(&change.pattern).map(|s| s.parse()).transpose()?;
+        let group: Option<Result<Name, NameError>> = said(&change.group).map(|s| s.parse());
+        group.transpose().map_err(|e| e.to_string())?;
         Ok(())
     };
     check().map_err(|why: String| ApiError::new(api_types::ErrorCode::Invalid, why))?;
@@ -119,6 +123,7 @@ pub(crate) fn read_change(
         schedule: change.schedule.clone(),
         keep: change.keep.clone(),
         pattern: change.pattern.clone(),
+        group: change.group.clone(),
     })
 }
 
@@ -173,6 +178,7 @@ impl Schedules {
             schedule: text(&policy.schedule),
             keep: text(&policy.keep),
             pattern: pattern(policy).unwrap_or_default().to_string(),
+            group: text(&policy.group),
             time_zone: zone.iana_name().unwrap_or("local").to_owned(),
             next_ms: next,
             last_ms: policy.last_ms,
@@ -190,181 +196,6 @@ impl Schedules {
         let now = self.now_ms();
         let state = self.state.lock();
         state.look || now >= state.next_ms || now < state.seen_ms
-    }
-
-    /// Does what is due.
-    pub(crate) fn round(&self, host: &Host<'_>) {
-        let now = self.now_ms();
-        let all = {
-            let mut state = self.state.lock();
-            (state.seen_ms, state.next_ms) = (now, now + ROUND_MS);
-            std::mem::take(&mut state.look)
-        };
-        let records = match host.store.catalog().volumes() {
-            Ok(records) => records,
-            Err(e) => {
-                tracing::warn!(error = ?e, "scheduled snapshots: the catalog cannot be read");
-                return;
-            }
-        };
-        let mut with: BTreeSet<VolumeId> = BTreeSet::new();
-        for record in &records {
-            if host.stop.0.load(Relaxed) {
-                return;
-            }
-            let Some(policy) = scheduled(record) else {
-                continue;
-            };
-            with.insert(record.id);
-            let next = self.volume(host, record, policy, all);
-            let mut state = self.state.lock();
-            state.next_ms = state.next_ms.min(next.unwrap_or(u64::MAX));
-        }
-        let mut state = self.state.lock();
-        state.failing.retain(|id, _| with.contains(id));
-        state.unpruned.retain(|id| with.contains(id));
-    }
-
-    /// Does what is due of one volume; answers when something is next.
-    fn volume(
-        &self,
-        host: &Host<'_>,
-        record: &VolumeRecord,
-        text: &SnapshotPolicy,
-        all: bool,
-    ) -> Option<u64> {
-        let now = self.now_ms();
-        let failing = self.state.lock().failing.get(&record.id).cloned();
-        let mut done = done(text, failing.as_ref());
-        let policy = match Policy::read(text) {
-            Ok(policy) => policy,
-            Err(why) => {
-                self.failed(host, record, why, done, true);
-                return None;
-            }
-        };
-        let mut next = None;
-        let mut ran = false;
-        match policy.schedule.turn(done, now, &host.zone) {
-            Turn::Wait(at) => next = Some(at),
-            Turn::Never => {}
-            Turn::Back(from) => {
-                done = from;
-                self.state.lock().failing.remove(&record.id);
-                if let Err(e) = host.store.set_scheduled(record.id, from) {
-                    self.failed(host, record, convert::api_error(e).message, from, true);
-                }
-            }
-            Turn::Run(up_to) => match self.take(host, record, &policy, up_to) {
-                Ok(()) => (done, ran) = (up_to, true),
-                // It is another one now: what is to be done is seen at the next look.
-                Err(e) if is_passing(&e) => next = Some(now + TICK.as_millis() as u64),
-                Err(e) => {
-                    (done, ran) = (up_to, true);
-                    self.failed(host, record, convert::api_error(e).message, up_to, true);
-                }
-            },
-        }
-        let left = self.state.lock().unpruned.contains(&record.id);
-        if ran || all || left {
-            self.prune(host, record, &policy, done);
-        }
-        next.or_else(|| policy.schedule.next(done, &host.zone))
-    }
-
-    /// Takes a snapshot.
-    fn take(
-        &self,
-        host: &Host<'_>,
-        record: &VolumeRecord,
-        policy: &Policy,
-        done_ms: u64,
-    ) -> Result<(), volume::Error> {
-        let there = host.store.catalog().snapshots(record.id)?;
-        let taken = |name: &str| there.iter().any(|snapshot| snapshot.name.as_str() == name);
-        let name = policy.pattern.name(self.now_ms(), &host.zone, taken);
-        let name = name.map_err(|e| volume::Error::new(ErrorKind::Invalid, e.to_string()))?;
-        let snapshot = VolumeRef {
-            volume: record.name.clone(),
-            snapshot: Some(name),
-        };
-        let subject = snapshot.to_string();
-        host.store.take_scheduled(&[Scheduled {
-            volume: record.id,
-            snapshot,
-            done_ms,
-        }])?;
-        {
-            let mut state = self.state.lock();
-            state.figures.taken += 1;
-            state.failing.remove(&record.id);
-        }
-        let message = format!("snapshot {subject} was taken as scheduled");
-        (host.tell)(EventKind::SnapshotCreated, subject, message);
-        Ok(())
-    }
-
-    /// Removes what has expired of what was taken by itself.
-    fn prune(&self, host: &Host<'_>, record: &VolumeRecord, policy: &Policy, done_ms: u64) {
-        let outcome = match &policy.keep {
-            Some(keep) => self.remove_expired(host, record, keep),
-            None => Ok(true),
-        };
-        let mut state = self.state.lock();
-        match outcome {
-            Ok(whole) => {
-                match whole {
-                    true => state.unpruned.remove(&record.id),
-                    false => state.unpruned.insert(record.id),
-                };
-                let removing = state.failing.get(&record.id).is_some_and(|f| !f.taking);
-                if removing {
-                    state.failing.remove(&record.id);
-                }
-            }
-            Err(e) => {
-                state.unpruned.insert(record.id);
-                drop(state);
-                self.failed(host, record, convert::api_error(e).message, done_ms, false);
-            }
-        }
-    }
-
-    /// Answers whether all is gone that has expired.
-    fn remove_expired(
-        &self,
-        host: &Host<'_>,
-        record: &VolumeRecord,
-        keep: &Keep,
-    ) -> Result<bool, volume::Error> {
-        let mut snapshots = host.store.catalog().snapshots(record.id)?;
-        snapshots.retain(|snapshot| snapshot.scheduled);
-        let taken = snapshots.iter().map(|snapshot| Taken {
-            id: snapshot.id,
-            at_ms: snapshot.created_ms,
-        });
-        let taken: Vec<Taken> = taken.collect();
-        let expired = keep.expired(&taken, &host.zone);
-        let mut whole = true;
-        for snapshot in snapshots.iter().filter(|s| expired.contains(&s.id)) {
-            let r = VolumeRef {
-                volume: record.name.clone(),
-                snapshot: Some(snapshot.name.clone()),
-            };
-            if host.stop.0.load(Relaxed) || (host.in_use)(&r) {
-                whole = false;
-                continue;
-            }
-            match host.store.remove_scheduled(&r, snapshot.id) {
-                Ok(()) => {}
-                Err(e) if is_passing(&e) => continue,
-                Err(e) => return Err(e),
-            }
-            self.state.lock().figures.removed += 1;
-            let message = format!("snapshot {r} has expired and was removed");
-            (host.tell)(EventKind::SnapshotRemoved, r.to_string(), message);
-        }
-        Ok(whole)
     }
 
     /// Something went wrong; that it still does is told once.
@@ -407,14 +238,6 @@ impl Schedules {
 /// Runs of a policy are done up to this moment, well or not.
 fn done(policy: &SnapshotPolicy, failing: Option<&Failing>) -> u64 {
     policy.done_ms.max(failing.map_or(0, |f| f.done_ms))
-}
-
-/// Whether it is about what somebody else has just changed, or about the daemon's end.
-fn is_passing(e: &volume::Error) -> bool {
-    matches!(
-        e.kind(),
-        ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Closed
-    )
 }
 
 /// Starts the thread; it ends soon after `stop` says so.

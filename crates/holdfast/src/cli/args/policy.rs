@@ -17,6 +17,9 @@ pub(crate) struct PolicyOptions {
     /// What they are called. Default: auto-%Y-%m-%dT%H:%M:%S.
     #[arg(long, value_name = "PATTERN")]
     snapshots_pattern: Option<String>,
+    /// Take them at the same instant as those of all other volumes that have the same group and the same schedule.
+    #[arg(long, value_name = "GROUP")]
+    snapshots_group: Option<String>,
 }
 
 impl From<PolicyOptions> for PolicyChange {
@@ -25,6 +28,7 @@ impl From<PolicyOptions> for PolicyChange {
             schedule: options.snapshots_schedule,
             keep: options.snapshots_keep,
             pattern: options.snapshots_pattern,
+            group: options.snapshots_group,
         }
     }
 }

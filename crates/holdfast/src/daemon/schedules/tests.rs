@@ -1,3 +1,5 @@
+mod groups;
+
 use super::*;
 use sim::{Fault, Injection, SimEnv};
 use std::{cell::RefCell, path::Path, sync::atomic::AtomicBool};
@@ -94,7 +96,7 @@ impl World {
             policy: PolicyChange {
                 schedule: Some(schedule.to_owned()),
                 keep: Some(keep.to_owned()),
-                pattern: None,
+                ..PolicyChange::default()
             },
             ..Update::default()
         };
@@ -369,6 +371,7 @@ fn changes_are_checked_before_they_are_made() {
         schedule: Some(schedule.to_owned()),
         keep: Some(keep.to_owned()),
         pattern: Some(pattern.to_owned()),
+        group: Some(String::new()),
     };
     assert!(read_change(&change("", "", "")).is_ok());
     assert!(read_change(&change("@every 15m", "last:96", "q-%s")).is_ok());
@@ -376,6 +379,10 @@ fn changes_are_checked_before_they_are_made() {
         change("@often", "", ""),
         change("", "daily", ""),
         change("", "", "a b"),
+        api_types::PolicyChange {
+            group: Some("a b".to_owned()),
+            ..change("", "", "")
+        },
     ] {
         let error = read_change(&wrong).unwrap_err();
         assert_eq!(error.code, api_types::ErrorCode::Invalid);
