@@ -21,7 +21,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use types::VolumeRef;
 
 /// Where the daemon's API listens unless told otherwise.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/holdfast/holdfast.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/run/holdfast/api.sock";
 /// Where the daemon's NBD server listens unless told otherwise.
 pub(crate) const DEFAULT_NBD_SOCKET: &str = "/run/holdfast/nbd.sock";
 
@@ -206,6 +206,17 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Who installs the units need not say where the sockets are.
+    #[test]
+    fn sockets_are_where_the_units_have_them() {
+        const API: &str = include_str!("../../../../../contrib/systemd/holdfast.socket");
+        const NBD: &str = include_str!("../../../../../contrib/systemd/holdfast-nbd.socket");
+        for (unit, path) in [(API, DEFAULT_SOCKET), (NBD, DEFAULT_NBD_SOCKET)] {
+            let line = format!("ListenStream={path}");
+            assert!(unit.lines().any(|found| found == line), "{line}");
+        }
     }
 
     #[test]
