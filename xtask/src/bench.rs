@@ -21,6 +21,7 @@ mod figures;
 mod fio;
 mod images;
 mod import;
+mod import_formats;
 mod jobs;
 mod machine;
 mod memory;

@@ -8,7 +8,7 @@ use super::{
     cow, diff, fair,
     figures::{Bound, Goal, Outcome},
     fio::Load,
-    import, memory,
+    import, import_formats, memory,
     nbd::{self, Before, Figure, NbdJob, Way},
     pause, snapshots, tail,
 };
@@ -98,6 +98,8 @@ const NULL: &[Contender] = &[Contender::NbdkitNull];
 const BEST_RAW: &str = "× the best of qemu-nbd raw and nbdkit file";
 const QEMU: &str = "× qemu-nbd raw at its best";
 const STORAGE_DAEMON: &str = "× qemu-storage-daemon raw at its best";
+const CONVERT: &str = "× qemu-img convert to raw";
+const AS_FAST: Bound = Bound::AtLeast(1.0);
 const READ: Load = Load::new("randread", "4k", 16);
 const WRITE: Load = Load::new("randwrite", "4k", 16);
 const SYNC: Load = Load {
@@ -536,6 +538,25 @@ pub(crate) const CATALOG: &[Job] = &[
             goal("import of the changed copy alone", Bound::AtMost(1.0), "s"),
         ],
         kind: Kind::Own(import::run),
+    },
+    Job {
+        name: "import-formats",
+        goals: &[
+            goal("import of a raw image", AS_FAST, CONVERT),
+            goal("import of a qcow2 image", AS_FAST, CONVERT),
+            goal("import of a compressed qcow2 image", AS_FAST, CONVERT),
+            goal("import of a VMDK", AS_FAST, CONVERT),
+            goal("import of a stream-optimized VMDK", AS_FAST, CONVERT),
+            goal("import of a VHDX", AS_FAST, CONVERT),
+            goal("import of a VHD", AS_FAST, CONVERT),
+            goal("import of a VDI", AS_FAST, CONVERT),
+            goal(
+                "import of an OVA",
+                AS_FAST,
+                "× qemu-img convert to raw of the disk in it",
+            ),
+        ],
+        kind: Kind::Own(import_formats::run),
     },
     Job {
         name: "memory",
