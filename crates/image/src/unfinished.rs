@@ -51,11 +51,11 @@ impl Unfinished {
         self.directory.join(&self.name)
     }
 
-    /// Where something is put that it is made from: called as it is, with an ending behind.
+    /// Where something is put that it is made from: called as it is, with an ending behind, and without what would break the lines of a
+    /// text that names it.
     pub(crate) fn beside(&self, ending: &str) -> PathBuf {
-        let mut path = self.image().into_os_string();
-        path.push(ending);
-        path.into()
+        let name = self.name.to_string_lossy().replace(char::is_control, "-");
+        self.directory.join(name + ending)
     }
 
     /// Moves everything to its place, and makes that durable.

@@ -33,14 +33,17 @@ impl Names {
     /// Of an archive at `path`. A member's name has nothing that a reference in the descriptor has to quote.
     pub(super) fn of(path: &Path) -> Self {
         const STEM_MAX: usize = 64;
-        let machine = path.file_stem().unwrap_or_default().to_string_lossy();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        // No XML has these, however they are written.
+        let forbidden = |c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}');
+        let machine = name.replace(forbidden, "-");
         let kept = |c: char| match c {
             'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => c,
             _ => '-',
         };
         Names {
             stem: machine.chars().map(kept).take(STEM_MAX).collect(),
-            machine: machine.into_owned(),
+            machine,
         }
     }
 

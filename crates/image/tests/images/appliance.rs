@@ -137,6 +137,8 @@ fn a_machine_is_called_as_its_file_is() {
             "a-b----c---d----",
         ),
         ("none", "none", "none"),
+        // What no XML can have.
+        ("a\u{1}b\nc.ova", "a-b-c", "a-b-c"),
         (&*long, &*long, &long[..64]),
     ] {
         let ova = world.path(file);
