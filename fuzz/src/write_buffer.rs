@@ -9,7 +9,7 @@ use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
 };
-use types::{BLOCK_SIZE, BlockIndex, Epoch, Generation, StoreId, VolumeId};
+use types::{BLOCK_SIZE, BlockIndex, Epoch, Generation, JournalSeq, StoreId, VolumeId};
 
 const STORE: StoreId = StoreId([7; 16]);
 const BLOCKS: u64 = 8;
@@ -57,7 +57,7 @@ impl World {
         let memory = Arc::new(Kept(Mutex::new(None)));
         env.memory = memory.clone();
         let (buffer, _) = open(&env).expect("a region");
-        buffer.adopt(Epoch(3), [Epoch(2)]);
+        buffer.adopt(Epoch(3), [Epoch(2)], JournalSeq(0));
         let place = |n| Place {
             volume: VolumeId(n % 2),
             generation: Generation(1 + n / 4),
@@ -185,7 +185,7 @@ fn check(env: &Env) {
         }
         kept += 1;
     }
-    buffer.adopt(Epoch(9), [Epoch(3)]);
+    buffer.adopt(Epoch(9), [Epoch(3)], JournalSeq(0));
     assert!(buffer.knows(Epoch(9)) && buffer.knows(Epoch(3)));
     let mut block = buffer.take(1).expect("room").remove(0);
     block.fill(&[0xab; BLOCK_SIZE]);

@@ -2,7 +2,7 @@
 
 use journal::{After, Batch, Config, Journal};
 use std::{path::PathBuf, sync::Arc};
-use types::{BlockIndex, Epoch, Generation, StoreId, VolumeId};
+use types::{BlockIndex, Epoch, Generation, JournalSeq, StoreId, VolumeId};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -21,7 +21,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(())
     };
     let config = Config::default();
-    let journal = Journal::open(&env, &dir, StoreId([1; 16]), config, &mut replay)?;
+    let journal = Journal::open(
+        &env,
+        &dir,
+        StoreId([1; 16]),
+        config,
+        JournalSeq(0),
+        &mut replay,
+    )?;
     let volume = VolumeId(1);
     journal.destaged(volume, Generation(found));
     let generations = found + 1..=found + count;

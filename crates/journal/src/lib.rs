@@ -155,6 +155,9 @@ impl Journal {
     /// (with the highest generation there is) for removed ones. The fences are those of the epochs replayed.
     /// The log is not written to, only synced: a crash in here changes nothing.
     ///
+    /// `reached` is an [`end`](Self::end) that the journal is known to have had, or 0. Without it the loss of the last
+    /// commit looks like a crash during it.
+    ///
     /// # Errors
     /// `Corrupt` if acknowledged submits are damaged or missing, or the journal is another store's;
     /// `NewerFormat`; `Io`; whatever `replay` answers.
@@ -163,6 +166,7 @@ impl Journal {
         dir: &Path,
         store: StoreId,
         config: Config,
+        reached: JournalSeq,
         replay: &mut dyn FnMut(Replayed) -> Result<(), Error>,
     ) -> Result<Journal, Error> {
         env.files
@@ -177,7 +181,7 @@ impl Journal {
             files: 0,
             bytes: 0,
         };
-        let found = recover::recover(&mut supply, replay)?;
+        let found = recover::recover(&mut supply, reached, replay)?;
         let number = found.last_number;
         let mut state = State::recovered(found.log, number, &config);
         state.stats.allocated = supply.bytes;
@@ -230,6 +234,12 @@ impl Journal {
         drop(state);
         let _leading = Leading(self);
         self.lead()
+    }
+
+    /// The seq after the last submit that is durable.
+    #[must_use]
+    pub fn end(&self) -> JournalSeq {
+        self.state.lock().durable.next()
     }
 
     /// Everything of `volume` up to `generation` is durable elsewhere. No I/O.

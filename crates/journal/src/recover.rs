@@ -16,7 +16,9 @@
 //! - A header is unreadable and its segment holds records at or after the end of the log. (A disk writes 512 bytes
 //!   whole or not at all, so that a crash leaves no such header.)
 //!
-//! Damage to the very last commit looks like a crash during it, and is taken for one.
+//! - The log ends before a place that the caller knows it to have reached.
+//!
+//! Else damage to the very last commit looks like a crash during it, and is taken for one.
 
 mod around;
 mod chain;
@@ -41,6 +43,9 @@ use types::{Epoch, JournalSeq, VolumeId};
 
 /// Numbers that are counted up one by one stay below this.
 const NUMBER_LIMIT: u64 = 1 << 62;
+
+const BEHIND: &str =
+    "recovery: the last records that were there when the store was opened are lost";
 
 /// What was found.
 pub(crate) struct Found {
@@ -93,6 +98,7 @@ struct Files {
 /// Reads the journal in `supply`'s directory, and tells `supply` what files there are.
 pub(crate) fn recover(
     supply: &mut Supply,
+    reached: JournalSeq,
     replay: &mut dyn FnMut(Replayed) -> Result<(), Error>,
 ) -> Result<Found, Error> {
     let mut files = sort_out(supply, &mut Err)?;
@@ -115,6 +121,9 @@ pub(crate) fn recover(
     if let Some(lost) = files.free.iter().find(|h| h.header.first_seq > next_seq) {
         let what = "recovery: records that were durable when this segment was freed are lost";
         return Err(Error::corrupt(what, &lost.file.path, 0));
+    }
+    if next_seq < reached {
+        return Err(Error::corrupt(BEHIND, &supply.dir, 0));
     }
     for file in &files.unreadable {
         chain.check_unreadable(file, false)?;

@@ -7,7 +7,7 @@ mod common;
 use common::{STORE, batch, config};
 use journal::{Journal, Replayed};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
-use types::{Epoch, Generation, VolumeId};
+use types::{Epoch, Generation, JournalSeq, VolumeId};
 
 const THREADS: u64 = 6;
 const FLUSHES: u64 = 60;
@@ -19,6 +19,7 @@ fn open(dir: &Path) -> (Journal, Vec<Replayed>) {
         dir,
         STORE,
         config(256, 64),
+        JournalSeq(0),
         &mut |submit| {
             replayed.push(submit);
             Ok(())

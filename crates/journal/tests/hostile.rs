@@ -266,6 +266,7 @@ fn an_error_of_the_replay_is_passed_on() {
         Path::new(DIR),
         common::STORE,
         config(64, 8),
+        JournalSeq(0),
         &mut |_| {
             calls += 1;
             Err(Error::new(ErrorKind::StaleEpoch, "replay"))

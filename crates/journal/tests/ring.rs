@@ -8,7 +8,7 @@ use common::{DIR, STORE, batch, config, open};
 use journal::{Config, ErrorKind, Journal};
 use sim::SimEnv;
 use std::path::Path;
-use types::{Epoch, Generation, StoreId, VolumeId};
+use types::{Epoch, Generation, JournalSeq, StoreId, VolumeId};
 
 const ONE: VolumeId = VolumeId(1);
 const EPOCH: Epoch = Epoch(5);
@@ -202,6 +202,7 @@ fn the_journal_of_another_store_is_refused() {
         Path::new(DIR),
         StoreId([1; 16]),
         config(64, 4),
+        JournalSeq(0),
         &mut |_| panic!("replayed another store's submits"),
     );
     assert_eq!(other.unwrap_err().kind(), ErrorKind::Corrupt);

@@ -22,7 +22,7 @@ use limits::Timer;
 use pack::PackStore;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use sync::{Mutex, RwLock, atomic::AtomicBool};
-use types::StoreId;
+use types::{JournalSeq, StoreId};
 use write_buffer::{Survivor, WriteBuffer};
 
 /// With less shared memory than this it is not used.
@@ -151,9 +151,9 @@ impl Store {
         let packs = open_packs(&manifest, &config, &catalog, &brick, epoch);
         let mut recovered = Recovered::new(catalog.volumes()?);
         let (buffer, survivors) = open_buffer(env, &manifest, &mut config)?;
-        let new = survivors.is_empty();
         let recover = || {
-            let journal = open_journal(env, dir, &manifest, &config, &mut recovered)?;
+            let reached = buffer.journal_end();
+            let journal = open_journal(env, dir, &manifest, &config, reached, &mut recovered)?;
             recovered.overlay(&buffer, survivors);
             let gaps = recovered.gaps(&*catalog)?;
             if !gaps.is_empty() {
@@ -163,12 +163,11 @@ impl Store {
             Ok((journal, gaps))
         };
         let (journal, gaps) = recover().inspect_err(|_: &Error| {
-            if new {
-                // It was made just now.
+            if buffer.is_new() {
                 let _ = buffer.remove();
             }
         })?;
-        buffer.adopt(epoch, recovered.survived());
+        buffer.adopt(epoch, recovered.survived(), journal.end());
         let shared = Arc::new(Shared {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -326,6 +325,7 @@ fn open_journal(
     dir: &Path,
     manifest: &Manifest,
     config: &Config,
+    reached: JournalSeq,
     recovered: &mut Recovered,
 ) -> Result<journal::Journal, Error> {
     let dir = dir.join("journal");
@@ -338,7 +338,8 @@ fn open_journal(
         recovered.replay(replayed);
         Ok(())
     };
-    let journal = journal::Journal::open(env, &dir, manifest.id, journal_config(config), replay);
+    let config = journal_config(config);
+    let journal = journal::Journal::open(env, &dir, manifest.id, config, reached, replay);
     Ok(journal?)
 }
 

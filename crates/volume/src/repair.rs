@@ -13,7 +13,6 @@ use crate::{
     config::Config,
     error::Error,
     follow::Followed,
-    manifest::Manifest,
     open::{io, journal_config, lock_store, open_buffer, read_manifest},
     rebuild,
     recover::{Gap, owner_of},
@@ -28,8 +27,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use types::{Generation, StoreId, VolumeId};
-use write_buffer::Survivor;
+use types::{Generation, JournalSeq, StoreId, VolumeId};
 
 /// What is wrong with a journal, and what a repair does about it.
 #[derive(Clone, Debug)]
@@ -78,12 +76,19 @@ impl Store {
         if !exists(&paths.journal)? {
             let records = rebuild::open_catalog(env, dir, manifest.id)?.volumes()?;
             if !dry_run {
+                let (buffer, _) = open_buffer(env, &manifest, &mut config.clone())?;
                 paths.put_in_place(env, exists(&paths.new)?)?;
+                buffer.forget_journal();
             }
             return Ok(Some(paths.missing(&records)));
         }
+        let (buffer, survivors) = open_buffer(env, &manifest, &mut config.clone())?;
+        if buffer.is_new() {
+            let _ = buffer.remove();
+        }
+        let reached = buffer.journal_end();
         let salvage = |replay: &mut dyn FnMut(Replayed) -> Result<(), journal::Error>| {
-            journal::salvage(env, &paths.journal, manifest.id, replay)
+            journal::salvage(env, &paths.journal, manifest.id, reached, replay)
         };
         let Some(damaged) = salvage(&mut |_| Ok(()))? else {
             return Ok(None);
@@ -107,13 +112,15 @@ impl Store {
         drop(new);
         let (cut, unsure) = who_lost(&records, &damaged, &followed);
         if !dry_run {
-            let survivors = survivors(env, &manifest, config)?;
+            let survivors = survivors.iter().map(|s| (s.volume, s.generation)).collect();
             let mut doubtful = cut.iter().chain(&unsure);
             doubtful.try_for_each(|record| match is_unfounded(record, &followed, &survivors) {
                 true => disown(&*catalog, record),
                 false => Ok(()),
             })?;
             paths.exchange(env)?;
+            // Who dies before this repairs once more.
+            buffer.forget_journal();
         }
         let owners = |records: Vec<&VolumeRecord>| records.into_iter().map(owner_of).collect();
         Ok(Some(JournalDamage {
@@ -207,21 +214,6 @@ fn who_lost<'a>(
     (cut, unsure)
 }
 
-/// What the write buffer has, of which volume and generation.
-fn survivors(
-    env: &Env,
-    manifest: &Manifest,
-    config: &Config,
-) -> Result<BTreeSet<(VolumeId, Generation)>, Error> {
-    let (buffer, survivors) = open_buffer(env, manifest, &mut config.clone())?;
-    if survivors.is_empty() {
-        // It was made just now.
-        let _ = buffer.remove();
-    }
-    let of = |survivor: &Survivor| (survivor.volume, survivor.generation);
-    Ok(survivors.iter().map(of).collect())
-}
-
 /// Whether what the write buffer has of a volume goes on top of a generation whose end may be missing: the last one that
 /// is kept of the journal. All of a generation is written by one process: if anything of that one is in the buffer,
 /// nothing of it and of later ones is missing.
@@ -285,7 +277,8 @@ impl Paths {
         let mut config = journal_config(config);
         // Records lie as close as they did, but for one end of a segment.
         config.capacity_bytes += damaged.bytes + 2 * config.segment_bytes;
-        let new = Journal::open(env, &self.new, store, config, &mut |_| Ok(()));
+        let nothing = &mut |_| Ok(());
+        let new = Journal::open(env, &self.new, store, config, JournalSeq(0), nothing);
         Ok(new?)
     }
 

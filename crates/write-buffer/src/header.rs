@@ -1,14 +1,14 @@
 //! The first words of the region.
 //!
 //! ```text
-//!  0 magic and version │ 1–2 store │ 3 chunks │ 4 which list holds │ 16… list 0: count, epochs │ 4096… list 1
+//!  0 magic and version │ 1–2 store │ 3 chunks │ 4 which list holds │ 5 end of the journal │ 16… list 0: count, epochs │ 4096… list 1
 //! ```
 
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
-use types::{Epoch, StoreId};
+use types::{Epoch, JournalSeq, StoreId};
 
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: u64 = 64 << 10;
@@ -20,6 +20,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"HFWBUF\0\x01");
 const STORE: usize = 1;
 const CHUNKS: usize = 3;
 const LIST: usize = 4;
+const JOURNAL_END: usize = 5;
 const LISTS: [usize; 2] = [16, WORDS / 2];
 /// More daemons than this never died, one after the other, with blocks left of each.
 const EPOCHS_MAX: usize = WORDS / 2 - 17;
@@ -52,6 +53,15 @@ pub(crate) fn chunks(words: &[AtomicU64]) -> u32 {
 
 pub(crate) fn set_chunks(words: &[AtomicU64], chunks: u32) {
     words[CHUNKS].store(u64::from(chunks), Release);
+}
+
+/// Where the journal ended when the last of them began.
+pub(crate) fn journal_end(words: &[AtomicU64]) -> JournalSeq {
+    JournalSeq(words[JOURNAL_END].load(Acquire))
+}
+
+pub(crate) fn set_journal_end(words: &[AtomicU64], end: JournalSeq) {
+    words[JOURNAL_END].store(end.0, Release);
 }
 
 /// The epochs of those who wrote what is in the buffer.
@@ -95,6 +105,9 @@ mod tests {
         set_lineage(&words, (0..10_000).map(Epoch));
         assert_eq!(lineage(&words).len(), EPOCHS_MAX);
         assert_eq!(lineage(&words)[0], Epoch(9_999));
+        assert_eq!(journal_end(&words), JournalSeq(0));
+        set_journal_end(&words, JournalSeq(7));
+        assert_eq!(journal_end(&words), JournalSeq(7));
         assert!(is_ours(&words, store) && chunks(&words) == 0);
     }
 }

@@ -16,7 +16,8 @@
 //! higher number, and its generation is not in packs.
 //!
 //! Whether an entry counts at all depends on who wrote the volume last. The header lists the epochs of the daemons that
-//! used this buffer; a volume whose epoch is not among them was written by somebody else since.
+//! used this buffer; a volume whose epoch is not among them was written by somebody else since. And what a daemon wrote
+//! goes on top of what it had found in the journal: the header says how far that went.
 //!
 //! **Invariant:** what an entry refers to is not touched again while anybody holds the slot. Only
 //! the module `slots` touches the region.
@@ -33,7 +34,7 @@ pub use slots::{NewBlock, Place};
 use env::Env;
 use slots::Slots;
 use std::{io, sync::Arc};
-use types::{Epoch, StoreId};
+use types::{Epoch, JournalSeq, StoreId};
 
 /// Where written blocks wait. Cheap to clone.
 #[derive(Clone)]
@@ -81,11 +82,39 @@ impl WriteBuffer {
         self.0.as_ref().is_some_and(|slots| slots.knows(epoch))
     }
 
-    /// Forgets all survivors that nobody holds any more, and notes that `epoch` goes on with those that are held.
-    /// `others` are the epochs that these were written under.
-    pub fn adopt(&self, epoch: Epoch, others: impl IntoIterator<Item = Epoch>) {
+    /// Whether nobody has adopted it: it was made just now.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.0.as_ref().is_some_and(|slots| slots.is_new())
+    }
+
+    /// The seq after the last submit that was in the journal when the buffer was adopted; what is in the buffer goes on
+    /// top of it. 0 if that is not known.
+    #[must_use]
+    pub fn journal_end(&self) -> JournalSeq {
+        self.0
+            .as_ref()
+            .map_or(JournalSeq(0), |slots| slots.journal_end())
+    }
+
+    /// The journal was replaced by one whose numbers are others.
+    pub fn forget_journal(&self) {
+        if let Some(slots) = &self.0 {
+            slots.set_journal_end(JournalSeq(0));
+        }
+    }
+
+    /// Forgets all survivors that nobody holds any more, and notes that `epoch` goes on with those that are held, on top
+    /// of a journal that ends before `journal_end`. `others` are the epochs that these were written under.
+    pub fn adopt(
+        &self,
+        epoch: Epoch,
+        others: impl IntoIterator<Item = Epoch>,
+        journal_end: JournalSeq,
+    ) {
         if let Some(slots) = &self.0 {
             slots.forget_free();
+            slots.set_journal_end(journal_end);
             slots.set_lineage(others.into_iter().chain([epoch]));
         }
     }

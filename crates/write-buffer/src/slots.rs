@@ -21,7 +21,8 @@ use std::{
 };
 use sync::{Condvar, Mutex};
 use types::{
-    BLOCK_SIZE, Block, BlockData, BlockIndex, Epoch, Generation, SharedBlock, StoreId, VolumeId,
+    BLOCK_SIZE, Block, BlockData, BlockIndex, Epoch, Generation, JournalSeq, SharedBlock, StoreId,
+    VolumeId,
 };
 
 /// Slots of a chunk.
@@ -146,6 +147,18 @@ impl Slots {
 
     pub(crate) fn knows(&self, epoch: Epoch) -> bool {
         header::lineage(self.header()).contains(&epoch)
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        header::lineage(self.header()).is_empty()
+    }
+
+    pub(crate) fn journal_end(&self) -> JournalSeq {
+        header::journal_end(self.header())
+    }
+
+    pub(crate) fn set_journal_end(&self, end: JournalSeq) {
+        header::set_journal_end(self.header(), end);
     }
 
     pub(crate) fn set_lineage(&self, epochs: impl Iterator<Item = Epoch>) {

@@ -11,7 +11,9 @@ use sync::{
     model::{explore, random},
     thread::yield_now,
 };
-use types::{BLOCK_SIZE, BlockIndex, Epoch, Generation, SharedBlock, StoreId, VolumeId};
+use types::{
+    BLOCK_SIZE, BlockIndex, Epoch, Generation, JournalSeq, SharedBlock, StoreId, VolumeId,
+};
 use write_buffer::{Error, Place, WriteBuffer};
 
 const STORE: StoreId = StoreId([1; 16]);
@@ -30,7 +32,7 @@ struct World {
 fn world() -> Arc<World> {
     let sim = SimEnv::new(random(u64::MAX));
     let (buffer, _) = WriteBuffer::open(&sim.env(), STORE, 0).unwrap();
-    buffer.adopt(Epoch(1), []);
+    buffer.adopt(Epoch(1), [], JournalSeq(0));
     Arc::new(World {
         sim,
         buffer,

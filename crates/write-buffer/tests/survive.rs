@@ -5,7 +5,8 @@
 use sim::SimEnv;
 use std::{collections::BTreeMap, sync::mpsc, time::Duration};
 use types::{
-    BLOCK_SIZE, Block, BlockIndex, Epoch, Generation, SharedBlock, StoreId, VolumeId, is_zero_block,
+    BLOCK_SIZE, Block, BlockIndex, Epoch, Generation, JournalSeq, SharedBlock, StoreId, VolumeId,
+    is_zero_block,
 };
 use write_buffer::{NewBlock, Place, Ranges, Survivor, What, WriteBuffer};
 
@@ -147,7 +148,8 @@ fn what_is_not_adopted_is_forgotten() {
     let sim = SimEnv::new(5);
     let (buffer, _) = open(&sim);
     assert!(!buffer.knows(Epoch(1)));
-    buffer.adopt(Epoch(1), []);
+    assert!(buffer.is_new());
+    buffer.adopt(Epoch(1), [], JournalSeq(3));
     let held = [
         write(&buffer, place(1, 1, 1), 1),
         write(&buffer, place(2, 1, 1), 2),
@@ -156,12 +158,16 @@ fn what_is_not_adopted_is_forgotten() {
     drop(held);
     let (buffer, mut survivors) = open(&sim);
     assert!(buffer.knows(Epoch(1)) && !buffer.knows(Epoch(2)));
+    assert!(!buffer.is_new() && buffer.journal_end() == JournalSeq(3));
     survivors.retain(|s| s.volume == VolumeId(1));
-    buffer.adopt(Epoch(2), [Epoch(1)]);
+    buffer.adopt(Epoch(2), [Epoch(1)], JournalSeq(5));
     sim.kill();
     let (buffer, survivors) = open(&sim);
     assert_eq!(survivors.len(), 1);
     assert!(buffer.knows(Epoch(1)) && buffer.knows(Epoch(2)));
+    assert_eq!(buffer.journal_end(), JournalSeq(5));
+    buffer.forget_journal();
+    assert_eq!(open(&sim).0.journal_end(), JournalSeq(0));
     // Newer than all that was found.
     let newer = write(&buffer, place(1, 1, 1), 3);
     sim.kill();
@@ -233,7 +239,7 @@ fn what_a_lost_header_left_stays_dead() {
     region.release(0..64).unwrap();
     let (new, none) = open(&sim);
     assert!(none.is_empty());
-    new.adopt(Epoch(5), []);
+    new.adopt(Epoch(5), [], JournalSeq(0));
     let one = write(&new, place(1, 7, 9), 2);
     let (_, survivors) = open(&sim);
     assert_eq!(contents(&survivors, 1, 7), BTreeMap::from([(9, 2)]));

@@ -6,7 +6,7 @@
 //! more records is taken, so neither of these loses anything.
 
 use super::{
-    Files, Headed, Replayed, Source,
+    BEHIND, Files, Headed, Replayed, Source,
     around::Holes,
     chain::{Chain, Window},
     check_len, check_numbers, sort_out, tail_of,
@@ -39,7 +39,7 @@ pub struct Salvaged {
 }
 
 /// Gives every complete submit of the journal in `dir` that can be read to `replay`, in order; `None` if nothing is wrong
-/// with it.
+/// with it. `reached` is as for [`Journal::open`](crate::Journal::open).
 ///
 /// # Behavior
 /// Nothing is written, removed or synced.
@@ -50,6 +50,7 @@ pub fn salvage(
     env: &Env,
     dir: &Path,
     store: StoreId,
+    reached: JournalSeq,
     replay: &mut dyn FnMut(Replayed) -> Result<(), Error>,
 ) -> Result<Option<Salvaged>, Error> {
     let mut supply = Supply {
@@ -82,6 +83,10 @@ pub fn salvage(
     }
     let read = chain.read_around(&needed, &mut holes);
     check_free(&files, &mut chain, &mut holes);
+    if chain.end() < reached {
+        let damage = Error::corrupt(BEHIND, dir, 0);
+        chain.hole(reached, damage, &mut holes);
+    }
     wrong.note(read)?;
     wrong.note(holes.damage.clone().map_or(Ok(()), Err))?;
     if let Some(damage) = wrong.0.clone().filter(|_| !placed) {

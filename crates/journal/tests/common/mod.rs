@@ -39,8 +39,17 @@ pub(crate) fn batch(generation: u64, stamp: u64, blocks: u64) -> Batch {
 
 /// What replay gives.
 pub(crate) fn open(env: &env::Env, config: Config) -> Result<(Journal, Vec<Replayed>), Error> {
+    open_reached(env, config, JournalSeq(0))
+}
+
+/// As [`open`], of a journal that is known to have had this end.
+pub(crate) fn open_reached(
+    env: &env::Env,
+    config: Config,
+    reached: JournalSeq,
+) -> Result<(Journal, Vec<Replayed>), Error> {
     let mut replayed = Vec::new();
-    let journal = Journal::open(env, Path::new(DIR), STORE, config, &mut |submit| {
+    let journal = Journal::open(env, Path::new(DIR), STORE, config, reached, &mut |submit| {
         replayed.push(submit);
         Ok(())
     })?;
@@ -83,6 +92,8 @@ pub(crate) struct Driver {
     log: Vec<Submitted>,
     /// So many of the log must be there.
     durable: usize,
+    /// Its end, when that was last looked at.
+    reached: JournalSeq,
     ticket: Option<Ticket>,
     generations: BTreeMap<u64, u64>,
     destaged: BTreeMap<u64, u64>,
@@ -106,6 +117,7 @@ impl Driver {
             journal: None,
             log: Vec::new(),
             durable: 0,
+            reached: JournalSeq(0),
             ticket: None,
             generations: BTreeMap::new(),
             destaged: BTreeMap::new(),
@@ -157,8 +169,9 @@ impl Driver {
                 self.reopen();
                 let Some(ticket) = self.ticket else { return };
                 let submitted = self.log.len();
-                match self.journal.as_ref().unwrap().wait(ticket) {
-                    Ok(()) => self.durable = submitted,
+                let journal = self.journal.as_ref().unwrap();
+                match journal.wait(ticket) {
+                    Ok(()) => (self.durable, self.reached) = (submitted, journal.end()),
                     Err(e) => self.crashed(&e),
                 }
             }
@@ -264,9 +277,11 @@ impl Driver {
     /// Opens the journal if it is not open, and holds what it replays against the model.
     fn reopen(&mut self) {
         while self.journal.is_none() {
-            match open(&self.sim.env(), self.config) {
+            // It never ends before a place that it had reached.
+            match open_reached(&self.sim.env(), self.config, self.reached) {
                 Ok((journal, replayed)) => {
                     self.check(&replayed);
+                    self.reached = journal.end();
                     self.journal = Some(journal);
                     for (&volume, &generation) in &self.destaged {
                         self.journal

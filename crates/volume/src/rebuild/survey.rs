@@ -11,7 +11,8 @@ use journal::After;
 use pack::{LiveBits, PackStore, ReserveIds};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use types::{
-    BLOCK_SIZE, BlockIndex, Epoch, Generation, NoProgress, PackId, Root, SharedBlock, VolumeId,
+    BLOCK_SIZE, BlockIndex, Epoch, Generation, JournalSeq, NoProgress, PackId, Root, SharedBlock,
+    VolumeId,
 };
 
 /// What is known besides the catalog and its copy.
@@ -130,6 +131,7 @@ impl Known {
             &dir.join("journal"),
             manifest.id,
             journal_config(config),
+            JournalSeq(0),
             &mut |replayed| {
                 self.epoch = self.epoch.max(replayed.epoch);
                 let generations = self.journal.entry(replayed.volume).or_default();
