@@ -276,7 +276,7 @@ impl Store {
             return Err(below.refuse(name, "it can be made smaller when that is done"));
         }
         let changed = volume
-            .cut_off(size)
+            .clear_for(size)
             .and_then(|()| volume.change_record(size, update));
         if changed.is_err() {
             volume.size.store(old_size, Relaxed);
@@ -286,18 +286,19 @@ impl Store {
 }
 
 impl Volume {
-    /// What is beyond `size` must read as zeroes if the volume grows again, so nobody writes there from
-    /// before it is zeroed. The caller puts the size back if it cannot commit it.
-    fn cut_off(self: &Arc<Self>, size: u64) -> Result<(), Error> {
+    /// What is cut off must not come back when the volume grows again, so nobody writes there from before it is zeroed.
+    /// And it is zeroed once more then: the disk may have lost the one, and not the size. The caller puts the size back
+    /// if it cannot commit it.
+    fn clear_for(self: &Arc<Self>, size: u64) -> Result<(), Error> {
         let old_size = self.size();
-        if size >= old_size {
-            return Ok(());
-        }
-        {
+        if size < old_size {
             let _nobody_writes = self.state.write();
             self.size.store(size, Relaxed);
+        } else if size == old_size {
+            return Ok(());
         }
-        self.zero_beyond(size, old_size - size)?;
+        let start = size.min(old_size);
+        self.zero_beyond(start, size.max(old_size) - start)?;
         self.flush()
     }
 

@@ -74,7 +74,7 @@ impl Volume {
         self.zero_range(offset, len, offset + len)
     }
 
-    /// Makes what was cut off read as zeroes: a range that is beyond the size already.
+    /// Makes what is cut off or added read as zeroes: a range beyond the size.
     pub(crate) fn zero_beyond(self: &Arc<Self>, offset: u64, len: u64) -> Result<(), Error> {
         self.zero_range(offset, len, 0)
     }

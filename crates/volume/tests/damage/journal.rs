@@ -3,7 +3,7 @@
 use crate::machine::{ALL, BLOCKS, DIR, Damage, Machine, block, damage, files_of, name};
 use std::path::{Path, PathBuf};
 use types::BLOCK_SIZE;
-use volume::{ErrorKind, LostFlushes, Source, Store};
+use volume::{ErrorKind, LostFlushes, Source, Store, Update};
 
 /// Flushes so many times, a volume in turn; each writes its number to every block of a few.
 const FLUSHES: u64 = 14;
@@ -306,6 +306,35 @@ fn a_gap_after_what_is_in_packs_is_damage_and_what_follows_it_never_comes_back()
         .read(0, &mut read)
         .unwrap();
     assert!(read[..BLOCK_SIZE] == block(9) && read[BLOCK_SIZE..] == block(now));
+}
+
+/// The last flush is lost, as if the power had gone during it, and the size that was committed after it is not.
+#[test]
+fn what_was_cut_off_does_not_come_back_though_the_flush_that_zeroed_it_is_lost() {
+    let mut machine = Machine::new(13);
+    machine.create("a", Source::Empty(BLOCKS * BLOCK_SIZE as u64));
+    let (small, beyond) = (256, 300);
+    machine.write("a", beyond, [1]);
+    machine.store.settle_all().unwrap();
+    let resize = |store: &Store, blocks: u64| {
+        let update = Update {
+            size: Some(blocks * BLOCK_SIZE as u64),
+            allow_data_loss: true,
+            ..Update::default()
+        };
+        store.update_volume(&name("a"), &update).unwrap();
+    };
+    resize(&machine.store, small);
+    machine.sim.power_cut();
+    for path in segments(&machine) {
+        machine.files().remove(&path).unwrap();
+    }
+    let store = Machine::open(&machine.sim).unwrap();
+    resize(&store, BLOCKS);
+    let device = store.device(&"a".parse().unwrap()).unwrap();
+    let mut read = [1; BLOCK_SIZE];
+    device.read(beyond * BLOCK_SIZE as u64, &mut read).unwrap();
+    assert!(read == block(0));
 }
 
 fn put_back(machine: &Machine, path: &Path, bytes: &[u8]) {
