@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind},
+    noted::Noted,
     open::{Opened, open, open_nbd},
     ova::{self, Asked},
     pieces::{Piece, in_order},
@@ -109,8 +110,8 @@ pub enum Source<'a> {
 ///
 /// # Errors
 /// [`ErrorKind::Exists`] if the name is taken; [`ErrorKind::NotFound`] if the image is not there;
-/// [`ErrorKind::Invalid`] if the image is damaged, of no known format, empty, larger than `size` or 64 TiB, or refers to a file
-/// that is not given; [`ErrorKind::NoSpace`] if the store is full; [`ErrorKind::Cancelled`]. Nothing is left then but
+/// [`ErrorKind::Invalid`] if the image is damaged, of no known format, empty, larger than `size` or 64 TiB, refers to a file
+/// that is not given, or is changed while it is read; [`ErrorKind::NoSpace`] if the store is full; [`ErrorKind::Cancelled`]. Nothing is left then but
 /// garbage for the next collection.
 pub fn import(
     store: &Store,
@@ -138,12 +139,14 @@ fn run(
     size.map_or(Ok(()), check_size)?;
     let mut notes = Vec::new();
     let mut ingest = store.ingest(&request.name, request.dedup, request.codec)?;
+    let (env, noted) = &Noted::over(env);
     let asked = Asked {
         name: &request.name,
         size,
         dedup: request.dedup,
         codec: request.codec,
         disk: request.disk,
+        noted,
     };
     let one_disk = || match request.disk {
         None => Ok(()),
@@ -198,6 +201,7 @@ fn run(
             import_stream(&mut stream, STREAM, format, len_max, &mut ingest, progress)?
         }
     };
+    noted.check()?;
     let size = volume_size(len, size)?;
     let volume = ingest.finish(size, progress)?;
     tracing::info!(volume = %volume.name, bytes = len, size, "imported");

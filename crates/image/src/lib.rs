@@ -27,6 +27,7 @@ mod error;
 mod export;
 mod import;
 mod live;
+mod noted;
 mod open;
 mod ova;
 mod pieces;

@@ -1,20 +1,18 @@
 //! Images that volumes are filled from while they are used.
 //!
-//! Every file that is opened for an image is noted, with its length and the time of its last change. It is looked at
-//! again when the image is opened again, and after each read: an image that is changed meanwhile is an error, not a mixture.
+//! What its files are is looked at again when it is opened again, and after each read: see [`Noted`].
 //!
 //! **Invariant:** through what is opened here nothing can be written.
 
 use crate::{
     error::Error,
     import::{OtherFiles, volume_size},
+    noted::Noted,
     open::{At, disk_at},
 };
-use env::{Env, File, FileKind, Files, Lock, LockError, OpenOptions, Space};
+use env::Env;
 use image_formats::Disk;
-use parking_lot::Mutex;
 use std::{
-    io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -61,9 +59,10 @@ pub fn live(
             format: Some(opened.format),
             backing: backing.collect::<Result<_, _>>()?,
             data_file: data_file.transpose()?,
-            files: opened.stamps()?,
+            files: opened.were,
             size: len,
             filled: 0,
+            stored: 0,
             paused: false,
         },
     })
@@ -91,7 +90,7 @@ fn reopen(env: &Env, source: &ImageSource, cancel: &Cancel) -> Result<Opened, Er
     let path = Path::new(&source.path);
     let mut opened = Opened::open(env, path, source.format, &files, cancel)?;
     opened.were.clone_from(&source.files);
-    opened.check()?;
+    opened.noted.check_against(&opened.were)?;
     if opened.disk.size() != source.size {
         return Err(Error::invalid(format!(
             "{} has {} bytes now, it had {}",
@@ -108,8 +107,8 @@ struct Opened {
     disk: Arc<dyn Disk>,
     format: ImageFormat,
     note: Option<String>,
-    files: Vec<(PathBuf, Arc<dyn File>)>,
-    /// What they were in the beginning.
+    noted: Arc<Noted>,
+    /// What the files were in the beginning.
     were: Vec<SourceFile>,
 }
 
@@ -121,58 +120,16 @@ impl Opened {
         files: &OtherFiles,
         cancel: &Cancel,
     ) -> Result<Self, Error> {
-        let noted = Arc::new(Noted {
-            files: Arc::clone(&env.files),
-            opened: Mutex::default(),
-        });
-        let env = Env {
-            files: Arc::clone(&noted) as _,
-            ..env.clone()
-        };
+        let (env, noted) = Noted::over(env);
         let At { disk, format, note } = disk_at(&env, path, format, files, cancel)?;
-        let opened = std::mem::take(&mut *noted.opened.lock());
         Ok(Opened {
             disk,
             format,
             note,
-            files: opened,
-            were: Vec::new(),
+            were: noted.were(),
+            noted,
         })
     }
-
-    fn stamps(&self) -> Result<Vec<SourceFile>, Error> {
-        self.files.iter().map(stamp).collect()
-    }
-
-    /// Whether all files are what they were.
-    fn check(&self) -> Result<(), Error> {
-        for (at, file) in self.files.iter().enumerate() {
-            let now = stamp(file)?;
-            match self.were.get(at) {
-                Some(was) if *was == now => {}
-                Some(was) if was.path == now.path => {
-                    let message = format!("{} was changed after the import began", now.path);
-                    return Err(Error::invalid(message));
-                }
-                _ => {
-                    let message = format!("{} was not a part of the image", now.path);
-                    return Err(Error::invalid(message));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn stamp((path, file): &(PathBuf, Arc<dyn File>)) -> Result<SourceFile, Error> {
-    let shown = path.display();
-    let cannot = |e| Error::io(format_args!("cannot look at {shown}"), e);
-    let modified = file.modified().map_err(cannot)?;
-    Ok(SourceFile {
-        path: shown.to_string(),
-        len: file.len().map_err(cannot)?,
-        modified_ns: u64::try_from(modified.as_nanos()).unwrap_or(u64::MAX),
-    })
 }
 
 fn failed(e: impl Into<Error>) -> volume::Error {
@@ -198,79 +155,13 @@ impl SourceDisk for Opened {
                 return Err(volume::Error::new(volume::ErrorKind::Io, message));
             }
         }
-        self.check().map_err(failed)?;
+        self.noted.check_against(&self.were).map_err(failed)?;
         Ok(data)
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), volume::Error> {
         self.disk.read(offset, buf).map_err(failed)?;
         // After the read: what was changed before it is noticed.
-        self.check().map_err(failed)
-    }
-}
-
-/// Files that are only read; which were opened is noted.
-struct Noted {
-    files: Arc<dyn Files>,
-    opened: Mutex<Vec<(PathBuf, Arc<dyn File>)>>,
-}
-
-fn only_read() -> io::Error {
-    io::ErrorKind::ReadOnlyFilesystem.into()
-}
-
-impl Files for Noted {
-    fn open_max(&self) -> usize {
-        self.files.open_max()
-    }
-
-    fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Arc<dyn File>> {
-        if options.write || options.create_new {
-            return Err(only_read());
-        }
-        let file = self.files.open(path, options)?;
-        let noted = (path.to_owned(), Arc::clone(&file));
-        self.opened.lock().push(noted);
-        Ok(file)
-    }
-
-    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Err(only_read())
-    }
-
-    fn remove(&self, _: &Path) -> io::Result<()> {
-        Err(only_read())
-    }
-
-    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
-        Err(only_read())
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        self.files.list(path)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.files.exists(path)
-    }
-
-    fn kind(&self, path: &Path) -> io::Result<FileKind> {
-        self.files.kind(path)
-    }
-
-    fn is_link(&self, path: &Path) -> io::Result<bool> {
-        self.files.is_link(path)
-    }
-
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Err(only_read())
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        self.files.space(path)
-    }
-
-    fn lock(&self, _: &Path) -> Result<Box<dyn Lock>, LockError> {
-        Err(LockError::Io(only_read()))
+        self.noted.check_against(&self.were).map_err(failed)
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     error::Error,
     import::{Imported, import_stream, peek, volume_size},
+    noted::Noted,
     progress::PartOf,
 };
 use image_formats::{Ova, OvfDisk};
@@ -20,6 +21,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) codec: Option<Codec>,
     /// Only this disk, counted from 1.
     pub(crate) disk: Option<usize>,
+    /// What it is read from.
+    pub(crate) noted: &'a Noted,
 }
 
 /// A disk that is imported.
@@ -61,6 +64,7 @@ pub(crate) fn import<R: Read + Send>(
     }
     let indexes: Vec<usize> = wanted.iter().map(|disk| disk.index).collect();
     let notes = ova.finish(&indexes)?;
+    asked.noted.check()?;
     let ingests = wanted.into_iter().map(|disk| (disk.ingest, disk.size));
     let mut volumes = Ingest::finish_all(ingests.collect(), progress)?;
     let others = volumes.split_off(1);

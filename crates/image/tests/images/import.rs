@@ -1,10 +1,11 @@
-use crate::support::{CancelAfter, World, from_path, noise, of, sparse};
+use crate::support::{CancelAfter, Meanwhile, World, from_path, noise, of, sparse};
 use image::{Error, ErrorKind, Import, Source};
 use std::{
     fs,
     io::{self, Read},
     os::unix::fs::FileExt,
     sync::atomic::Ordering::Relaxed,
+    time::{Duration, UNIX_EPOCH},
 };
 use types::{ImageFormat, NoProgress, VOLUME_SIZE_MIN};
 use volume::VolumeRecord;
@@ -45,6 +46,33 @@ fn a_file_with_holes_becomes_a_volume_with_holes() {
     let seen = (progress.done.load(Relaxed), progress.total.load(Relaxed));
     assert_eq!(seen, (200 * MIB, 200 * MIB));
     assert!(world.contents("v") == fs::read(&path).unwrap());
+}
+
+/// As a machine does that still runs from it: what was read would be of no instant.
+#[test]
+fn an_image_that_is_changed_while_it_is_read_is_refused() {
+    let world = World::new();
+    let path = world.path("x.raw");
+    sparse(&path, 8 * MIB, &[0..8 * MIB]);
+    let open = || fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let later = world.env.clock.now() + Duration::from_secs(9);
+    let changes: [&(dyn Fn() + Send + Sync); 2] =
+        [&|| open().write_all_at(b"new", 8 * MIB).unwrap(), &|| {
+            open().write_all_at(b"new", 0).unwrap();
+            open().set_modified(UNIX_EPOCH + later).unwrap();
+        }];
+    for change in changes {
+        let request = from_path("v", &path);
+        let progress = Meanwhile(change);
+        let refused = image::import(&world.store, &world.env, request, &progress).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        let text = refused.to_string();
+        assert!(
+            text.ends_with("x.raw was changed after the import began"),
+            "{text}"
+        );
+        is_gone(&world);
+    }
 }
 
 #[test]

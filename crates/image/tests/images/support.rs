@@ -133,6 +133,18 @@ impl CancelAfter {
     }
 }
 
+/// Does something whenever progress is told.
+pub(crate) struct Meanwhile<F>(pub(crate) F);
+
+impl<F: Fn() + Send + Sync> Progress for Meanwhile<F> {
+    fn report(&self, _: u64, _: u64) -> Result<(), Cancelled> {
+        (self.0)();
+        Ok(())
+    }
+
+    fn stored(&self, _: u64) {}
+}
+
 impl Progress for CancelAfter {
     fn report(&self, done: u64, total: u64) -> Result<(), Cancelled> {
         if self.seen.fetch_add(1, Relaxed) >= self.reports {
