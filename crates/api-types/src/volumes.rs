@@ -75,6 +75,9 @@ pub struct Importing {
     pub done: u64,
     /// Bytes of the image's disk.
     pub total: u64,
+    /// Bytes of what is done that took no room in the store: zeroes, what was there already, and what compression took off.
+    #[serde(default)]
+    pub saved: u64,
     /// Bytes in a second, lately; 0: not known, or it does not go on.
     pub rate: u64,
     /// Seconds that are left at that rate.

@@ -78,6 +78,7 @@ fn volume(id: u64, text: &str) -> VolumeRecord {
             }],
             size: 1 << 30,
             filled: 1 << 20,
+            stored: 1 << 19,
             paused: true,
         })),
         mode: DiskMode::Undoable,

@@ -241,6 +241,8 @@ pub struct ImageSource {
     pub size: u64,
     /// The bytes up to which all that it has is in the store: whole blocks.
     pub filled: u64,
+    /// Bytes that it took in the store: without zeroes, duplicates, and what compression took off.
+    pub stored: u64,
     /// Nothing more of it is brought into the store for the time being.
     pub paused: bool,
 }

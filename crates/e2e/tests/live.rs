@@ -359,6 +359,7 @@ fn a_paused_import_waits_until_it_is_resumed_or_given_up() -> Result<()> {
     ensure!(said.contains("paused"), "{said}");
     let paused = importing(&daemon)?;
     ensure!(paused["paused"] == true && paused["done"].as_u64() > Some(0));
+    ensure!(paused["saved"].as_u64() <= paused["done"].as_u64());
     // From here on all of it would be there in a moment.
     fs::write(&config, "")?;
     let stays = |daemon: &Daemon| -> Result<()> {
@@ -366,7 +367,11 @@ fn a_paused_import_waits_until_it_is_resumed_or_given_up() -> Result<()> {
         compare(daemon, "web", &raw)?;
         let now = importing(daemon)?;
         ensure!(now == paused, "{now} was {paused}");
-        ensure!(daemon.ok(&["volume", "info", "web"])?.contains(", paused"));
+        ensure!(
+            daemon
+                .ok(&["volume", "info", "web"])?
+                .contains(" saved, paused")
+        );
         ensure!(daemon.ok(&["volume", "ls"])?.contains("paused at"));
         let metrics = api::get(&daemon.socket(), "/metrics")?;
         ensure!(metrics.contains(r#"holdfast_import_paused{volume="web"} 1"#));

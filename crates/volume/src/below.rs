@@ -89,6 +89,8 @@ pub(crate) struct Below {
     image: Arc<Image>,
     /// Bytes up to which the root has everything.
     filled: u64,
+    /// Bytes that this took in the store.
+    stored: u64,
 }
 
 impl fmt::Debug for Below {
@@ -101,6 +103,7 @@ impl Below {
     pub(crate) fn new(source: ImageSource, images: Images) -> Self {
         Below {
             filled: source.filled,
+            stored: source.stored,
             image: Arc::new(Image {
                 source,
                 images,
@@ -114,6 +117,7 @@ impl Below {
     pub(crate) fn record(&self) -> Box<ImageSource> {
         Box::new(ImageSource {
             filled: self.filled,
+            stored: self.stored,
             paused: false,
             ..self.image.source.clone()
         })
@@ -129,11 +133,12 @@ impl Below {
         self.image.source.size
     }
 
-    /// What is below a root that has everything up to `filled`; nothing if that is all.
-    pub(crate) fn filled_to(&self, filled: u64) -> Option<Self> {
+    /// What is below a root that has everything up to `filled`, which took so many bytes more; nothing if that is all.
+    pub(crate) fn filled_to(&self, filled: u64, stored: u64) -> Option<Self> {
         (filled < self.size()).then(|| Below {
             image: Arc::clone(&self.image),
             filled,
+            stored: self.stored + stored,
         })
     }
 

@@ -53,7 +53,7 @@ struct Part {
     /// The byte up to which it goes.
     end: u64,
     /// Protects the packs until then.
-    _written: Written,
+    written: Written,
 }
 
 /// Roots of before and of after, with how many blocks more those map.
@@ -148,7 +148,7 @@ impl Volume {
             end: (at * BLOCK).min(below.size()),
             below,
             writes,
-            _written: writer.finish()?,
+            written: writer.finish()?,
         })
     }
 
@@ -186,7 +186,9 @@ impl Volume {
         let mut snapshots = self.shared.catalog.snapshots(self.id)?;
         // The others get theirs from the volume's, later.
         snapshots.retain(|snapshot| snapshot.root.is_some());
-        let below = part.below.filled_to(part.end);
+        let below = part
+            .below
+            .filled_to(part.end, part.written.stats.bytes_stored);
         record.source = below.as_ref().map(Below::record);
         let written = self.patch_roots(&part.writes, &mut record, &mut snapshots)?;
         let mut committed = self.record.lock();

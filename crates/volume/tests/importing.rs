@@ -94,6 +94,10 @@ fn what_is_paused_stays_so_until_it_is_told_to_go_on() {
     let sim = SimEnv::new(1);
     let mut store = new(&sim, sevens());
     assert_eq!(fill(&store, "a", 1).unwrap(), PART);
+    let stored = |store: &Store| store.find(&name("a")).unwrap().source.unwrap().stored;
+    // One block, again and again.
+    let one = stored(&store);
+    assert!((1..PART / 2).contains(&one), "{one}");
     for _ in 0..2 {
         // Again is no error.
         let paused = store.pause_import(&name("a"), true).unwrap();
@@ -102,7 +106,7 @@ fn what_is_paused_stays_so_until_it_is_told_to_go_on() {
     let stays = |store: &Store| {
         let error = fill(store, "a", 1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
-        assert_eq!(filled(store, "a"), PART);
+        assert_eq!((filled(store, "a"), stored(store)), (PART, one));
         is_sevens(store, "a");
     };
     stays(&store);

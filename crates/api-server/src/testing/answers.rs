@@ -48,6 +48,7 @@ pub(super) fn importing() -> Importing {
         format: ImageFormat::Raw,
         done: 0,
         total: 1 << 20,
+        saved: 0,
         rate: 0,
         left_s: None,
         paused: false,

@@ -239,10 +239,11 @@ fn percent(importing: &Importing) -> u128 {
 
 pub(super) fn importing_line(importing: &Importing) -> String {
     let mut line = format!(
-        "{} % ({} of {})",
+        "{} % ({} of {}), {} saved",
         percent(importing),
         format_size(importing.done),
-        format_size(importing.total)
+        format_size(importing.total),
+        format_size(importing.saved)
     );
     if let Some(left) = importing.left_s {
         let (rate, left) = (format_size(importing.rate), duration(left * 1000));

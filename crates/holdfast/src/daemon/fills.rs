@@ -81,6 +81,7 @@ impl Fills {
             format: source.format.unwrap_or(types::ImageFormat::Raw),
             done: source.filled,
             total: source.size,
+            saved: source.filled.saturating_sub(source.stored),
             rate: filling.rate as u64,
             left_s: (filling.rate >= 1.0).then(|| (left as f64 / filling.rate) as u64),
             paused: source.paused,
