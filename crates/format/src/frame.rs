@@ -15,6 +15,13 @@ pub const FRAME_SIZE: usize = FRAME_BLOCKS * BLOCK_SIZE;
 /// Level of [`Codec::Zstd`].
 const ZSTD_LEVEL: i32 = 3;
 
+/// Bytes of each block that are looked at before it is compressed.
+const SAMPLES: usize = 256;
+/// They are so far apart, which is coprime to all usual sizes of records and words, so that every byte of those is met.
+const SAMPLE_STEP: usize = 15;
+/// Noise has 162 different bytes among the samples, give or take 5; text and programs around 60.
+const NOISE_DISTINCT: usize = 145;
+
 /// What is kept from frame to frame: tables and contexts cost more to make than a frame to compress.
 struct Contexts {
     lz4: CompressTable,
@@ -30,7 +37,7 @@ thread_local! {
     });
 }
 
-/// Compresses `plain`. If that does not save at least one part in sixteen, the answer is
+/// Compresses `plain`. If that does not save at least one part in sixteen, or looks as if it would not, the answer is
 /// [`Codec::None`] and `plain` itself: reading it will cost no decompression.
 #[must_use]
 pub fn compress(codec: Codec, plain: &[u8]) -> (Codec, Vec<u8>) {
@@ -56,6 +63,7 @@ pub fn compress_into(codec: Codec, plain: &[u8], out: &mut [u8]) -> (Codec, usiz
     let worth_it = plain.len() - plain.len() / 16;
     let len = match codec {
         Codec::None => None,
+        _ if is_noise(plain) => None,
         Codec::Lz4 => CONTEXTS.with_borrow_mut(|contexts| contexts.lz4(plain, out)),
         Codec::Zstd => CONTEXTS.with_borrow_mut(|contexts| contexts.zstd(plain, out)),
     };
@@ -66,6 +74,20 @@ pub fn compress_into(codec: Codec, plain: &[u8], out: &mut [u8]) -> (Codec, usiz
             (Codec::None, plain.len())
         }
     }
+}
+
+/// Whether all blocks look as what is compressed or encrypted already: trying costs more than everything else that is done
+/// to a block.
+fn is_noise(plain: &[u8]) -> bool {
+    let (blocks, _) = plain.as_chunks::<BLOCK_SIZE>();
+    !blocks.is_empty()
+        && blocks.iter().all(|block| {
+            let mut seen = [false; 256];
+            for at in (0..SAMPLES).map(|n| n * SAMPLE_STEP) {
+                seen[usize::from(block[at])] = true;
+            }
+            seen.iter().filter(|seen| **seen).count() >= NOISE_DISTINCT
+        })
 }
 
 /// Fills `plain`, whose length is what was compressed.
@@ -164,6 +186,35 @@ mod tests {
             let (used, stored) = compress(codec, &noise);
             assert_eq!((used, stored.len()), (Codec::None, noise.len()));
         }
+    }
+
+    #[test]
+    fn noise_is_told_from_what_only_has_noise_in_it() {
+        let mut state = 1_u64;
+        let mut noise = |bytes: &mut [u8]| {
+            for byte in bytes {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *byte = (state >> 32) as u8;
+            }
+        };
+        for _ in 0..200 {
+            let mut frame = [0; FRAME_SIZE];
+            noise(&mut frame);
+            assert!(is_noise(&frame) && is_noise(&frame[..BLOCK_SIZE]));
+            // A block, half of one, the low bytes of numbers.
+            let mut block = frame;
+            block[BLOCK_SIZE..2 * BLOCK_SIZE].fill(0);
+            let mut half = frame;
+            half[3 * BLOCK_SIZE..][..BLOCK_SIZE / 2].fill(7);
+            let mut numbers = frame;
+            for word in numbers[..BLOCK_SIZE].as_chunks_mut::<8>().0 {
+                word[3..].fill(0);
+            }
+            assert!(![block, half, numbers].iter().any(|frame| is_noise(frame)));
+        }
+        assert!(!is_noise(&[]));
     }
 
     #[test]
