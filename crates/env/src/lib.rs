@@ -15,6 +15,7 @@ mod share;
 mod socket;
 mod turns;
 mod uring;
+mod vigil;
 mod watch;
 
 pub use buffer::AlignedBuf;
@@ -25,6 +26,7 @@ pub use real::{RealClock, RealFiles, RealRandom, spawn};
 pub use scope::{Scope, scope};
 pub use share::give_way;
 pub use socket::{SocketFile, bind_unix};
+pub use vigil::Vigil;
 pub use watch::{DiskHealth, STALL, Watch};
 
 use std::{fmt, io, ops::Range, path::Path, path::PathBuf, sync::Arc, time::Duration};

@@ -54,6 +54,9 @@ pub struct Config {
     pub reserved_bytes_per_connection: u64,
     /// The same for all connections together, beside what they have for themselves.
     pub in_flight_bytes: u64,
+    /// A thread that has answered a client that waits for each of its answers looks for its next request for so long, if that pays,
+    /// before it sleeps.
+    pub poll: Duration,
     /// What a client gets that names no export.
     pub default_export: Option<String>,
 }
@@ -69,6 +72,7 @@ impl Default for Config {
             in_flight_bytes_per_connection: 64 << 20,
             reserved_bytes_per_connection: 256 << 10,
             in_flight_bytes: 512 << 20,
+            poll: env::Vigil::MAX,
             default_export: None,
         }
     }

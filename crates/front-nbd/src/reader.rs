@@ -8,6 +8,7 @@ use crate::{
     receiver::Receiver,
 };
 use block::{Access, Demand, Durability, Lines, check_range};
+use env::{Clock, Vigil};
 use nbd_proto::{
     ErrorCode, PAYLOAD_LEN_MAX,
     request::{Command, CommandFlags, EXTENDED_REQUEST_LEN, REQUEST_LEN, Request},
@@ -40,6 +41,7 @@ pub(crate) struct Reader<'a> {
     session: &'a Session,
     workers: &'a Workers,
     lines: &'a Arc<Lines<Job>>,
+    clock: &'a dyn Clock,
     receiver: Receiver,
     gathered: Buffer,
     piece: Buffer,
@@ -49,6 +51,7 @@ pub(crate) struct Reader<'a> {
     batch: u32,
     /// How many batches in a row were of one request, with nothing else in flight.
     solitary: u32,
+    vigil: Vigil,
     /// The client said that there will be no more, and waits for its answers.
     disconnected: bool,
 }
@@ -66,18 +69,22 @@ impl<'a> Reader<'a> {
         session: &'a Session,
         workers: &'a Workers,
         lines: &'a Arc<Lines<Job>>,
+        clock: &'a dyn Clock,
+        vigil: Vigil,
     ) -> Self {
         Reader {
             connection,
             session,
             workers,
             lines,
+            clock,
             receiver: Receiver::new(),
             gathered: Buffer::default(),
             piece: Buffer::default(),
             missed: Vec::new(),
             batch: 0,
             solitary: 0,
+            vigil,
             disconnected: false,
         }
     }
@@ -127,14 +134,28 @@ impl<'a> Reader<'a> {
             if self.connection.is_draining() {
                 return Ok(None);
             }
-            self.note_batch();
             self.receiver.make_room(Receiver::CAPACITY);
-            if !self.receiver.fill(&self.connection.outbox.socket)? {
+            if !self.receive()? {
                 return Ok(None);
             }
+            self.note_batch();
         }
     }
 
+    /// Waits for more bytes, awake for a while if the client is likely to send some soon; `false` is the end.
+    fn receive(&mut self) -> io::Result<bool> {
+        let socket = &self.connection.outbox.socket;
+        if self.solitary < SOLITARY || sync::IS_MODEL {
+            return self.receiver.fill(socket);
+        }
+        let receiver = &mut self.receiver;
+        self.vigil.wait(self.clock, |sleeps| match sleeps {
+            true => receiver.fill(socket).map(Some),
+            false => receiver.try_fill(socket),
+        })
+    }
+
+    /// More requests have come: a client that waits for its answers has had all by now, also those of workers.
     fn note_batch(&mut self) {
         let alone = self.batch <= 1 && !self.connection.outbox.has_jobs();
         self.solitary = if alone {

@@ -13,7 +13,7 @@ use crate::{
     stats::Counters,
 };
 use block::{Departure, Exports, Lines};
-use env::{Env, SocketFile};
+use env::{Env, SocketFile, Vigil};
 use std::{
     collections::HashMap,
     io,
@@ -310,7 +310,14 @@ impl Registered {
             let workers = shared.workers.clone();
             Lines::new(session.device.clone(), move |job| workers.submit(job))
         });
-        let mut reader = Reader::new(connection, session, &shared.workers, lines);
+        let mut reader = Reader::new(
+            connection,
+            session,
+            &shared.workers,
+            lines,
+            clock,
+            Vigil::new(shared.config.poll),
+        );
         if let Err(error) = reader.run() {
             connection.outbox.fail(&error);
         }

@@ -33,6 +33,14 @@ impl Socket {
         self.recv_with(buf, RecvFlags::empty())
     }
 
+    /// Takes some bytes if any are there; 0 is the end.
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.recv_with(buf, RecvFlags::DONTWAIT) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// Waits until `buf` is full; less is the end.
     pub(crate) fn recv_all(&self, buf: &mut [u8]) -> io::Result<usize> {
         let mut got = 0;

@@ -7,6 +7,7 @@ use crate::{
     stats::{Counters, Tally},
 };
 use block::{BlockDevice, Durability, Error, check_range};
+use env::Clock;
 use std::{
     cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -37,6 +38,7 @@ thread_local! {
 pub(crate) struct Disk {
     pub(crate) device: Arc<dyn BlockDevice>,
     pub(crate) options: Options,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Counters,
 }
 

@@ -34,6 +34,8 @@ mod wakeup;
 pub use server::{Server, Workers};
 pub use stats::{GuestInfo, Stats};
 
+use std::time::Duration;
+
 /// How a device is shown to its guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -45,6 +47,8 @@ pub struct Options {
     pub read_only: bool,
     /// What the guest sees as the disk's serial number: 20 bytes, at most.
     pub serial: String,
+    /// A queue's thread that has answered looks for the next request for so long, if that pays, before it sleeps.
+    pub poll: Duration,
 }
 
 impl Default for Options {
@@ -54,6 +58,7 @@ impl Default for Options {
             queue_size: 256,
             read_only: false,
             serial: String::new(),
+            poll: env::Vigil::MAX,
         }
     }
 }

@@ -10,8 +10,9 @@ use crate::{
     wakeup::{Bell, Wakeup},
 };
 use block::{Durability, Lines};
-use env::{Pool, Task};
+use env::{Pool, Task, Vigil};
 use std::{
+    convert::Infallible,
     fs::File,
     io,
     os::fd::OwnedFd,
@@ -302,8 +303,11 @@ struct Runner {
     /// Not shown yet.
     done: Vec<Done>,
     tally: Tally,
+    /// Requests that came together last.
+    taken: u32,
     /// How many requests in a row were alone in flight.
     solitary: u32,
+    vigil: Vigil,
 }
 
 impl Runner {
@@ -311,6 +315,7 @@ impl Runner {
         let workers = jobs.clone();
         Runner {
             lines: Lines::new(queue.disk.device.clone(), move |job| workers.submit(job)),
+            vigil: Vigil::new(queue.disk.options.poll),
             queue,
             jobs,
             parser: Parser::default(),
@@ -318,6 +323,7 @@ impl Runner {
             counter,
             done: Vec::with_capacity(BATCH),
             tally: Tally::default(),
+            taken: 0,
             solitary: 0,
         }
     }
@@ -338,12 +344,28 @@ impl Runner {
         while !self.queue.stopping.load(Acquire) {
             self.queue.ring.want_no_kick();
             self.serve_available()?;
-            if !self.queue.ring.want_kick(self.next) {
-                wakeup.wait();
-                self.tally.woke_up();
-            }
+            self.wait_for_more(wakeup);
         }
         Ok(())
+    }
+
+    /// Waits until there may be something to do: awake for a while, if it has come soon lately.
+    fn wait_for_more(&mut self, wakeup: &Wakeup) {
+        let (queue, next) = (&self.queue, self.next);
+        let is_due = || queue.ring.available_index() != next || queue.stopping.load(Acquire);
+        let Ok(slept) = self.vigil.wait(&*queue.disk.clock, |sleeps| {
+            if !sleeps {
+                return Ok::<_, Infallible>(is_due().then_some(false));
+            }
+            let asleep = !queue.ring.want_kick(next);
+            if asleep {
+                wakeup.wait();
+            }
+            Ok(Some(asleep))
+        });
+        if slept {
+            self.tally.woke_up();
+        }
     }
 
     /// Serves everything that is available, as long as there is more, but not for ever.
@@ -358,6 +380,9 @@ impl Runner {
             if count == 0 || taken >= u32::from(self.queue.ring.size()) {
                 break;
             }
+            if taken == 0 {
+                self.note_turn();
+            }
             for _ in 0..count {
                 let head = self.queue.ring.available_head(self.next);
                 let alone = taken == 0 && count == 1 && self.solitary >= SOLITARY;
@@ -371,14 +396,19 @@ impl Runner {
         }
         self.answer();
         if taken > 0 {
-            let alone = taken == 1 && !self.queue.has_jobs();
-            self.solitary = if alone {
-                self.solitary.saturating_add(1)
-            } else {
-                0
-            };
+            self.taken = taken;
         }
         Ok(())
+    }
+
+    /// More requests have come: a guest that waits for its answers has had all by now, also those of workers.
+    fn note_turn(&mut self) {
+        let alone = self.taken <= 1 && !self.queue.has_jobs();
+        self.solitary = if alone {
+            self.solitary.saturating_add(1)
+        } else {
+            0
+        };
     }
 
     fn take(&mut self, head: u16, wait: bool) -> Result<(), Broken> {

@@ -9,7 +9,7 @@ use crate::{
     wakeup::Bell,
 };
 use block::BlockDevice;
-use env::{Clock, Env, Pool, SocketFile};
+use env::{Env, Pool, SocketFile};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -61,7 +61,6 @@ pub struct Server {
 struct Shared {
     disk: Arc<Disk>,
     workers: Workers,
-    clock: Arc<dyn Clock>,
     stop: Bell,
     guest: Mutex<Option<Guest>>,
     ended: Mutex<bool>,
@@ -102,12 +101,12 @@ impl Server {
         let disk = Disk {
             device,
             options,
+            clock: env.clock.clone(),
             counters: Counters::default(),
         };
         let shared = Arc::new(Shared {
             disk: Arc::new(disk),
             workers: workers.clone(),
-            clock: env.clock.clone(),
             stop: Bell::new()?,
             guest: Mutex::new(None),
             ended: Mutex::new(false),
@@ -213,10 +212,10 @@ impl Drop for Ended<'_> {
 
 impl Shared {
     fn wait_for_end(&self, patience: Duration) -> bool {
-        let deadline = self.clock.monotonic() + patience;
+        let deadline = self.disk.clock.monotonic() + patience;
         let mut ended = self.ended.lock();
         while !*ended {
-            let left = deadline.saturating_sub(self.clock.monotonic());
+            let left = deadline.saturating_sub(self.disk.clock.monotonic());
             if left.is_zero() {
                 return false;
             }
@@ -290,7 +289,7 @@ impl Shared {
         let info = GuestInfo {
             id,
             pid: peer.map(|peer| peer.pid.as_raw_nonzero().get() as u32),
-            since: self.clock.now(),
+            since: self.disk.clock.now(),
             queues: 0,
         };
         tracing::debug!(pid = info.pid, "a vhost-user guest is connected");

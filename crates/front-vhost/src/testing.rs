@@ -10,7 +10,7 @@ use crate::{
     stats::Counters,
 };
 use block::{BlockDevice, Durability};
-use env::Pool;
+use env::{Pool, RealClock};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
@@ -63,6 +63,7 @@ pub fn serve_ring(
     let disk = Disk {
         device,
         options: Options::default(),
+        clock: Arc::new(RealClock::new()),
         counters: Counters::default(),
     };
     let served = Ring::new(Arc::new(memory), size, at, true).and_then(|ring| {

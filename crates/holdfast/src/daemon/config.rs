@@ -102,6 +102,9 @@ pub(crate) struct Disk {
     pub(crate) reserve: Option<Size>,
 }
 
+/// For how long threads look for requests before they sleep.
+const POLL_US: u64 = env::Vigil::MAX.as_micros() as u64;
+
 /// The NBD server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -110,6 +113,9 @@ pub(crate) struct Nbd {
     pub(crate) connections: usize,
     /// Threads for requests that wait for storage.
     pub(crate) threads: usize,
+    /// A thread that has answered looks for the next request for so many microseconds before it sleeps, if that has paid
+    /// lately. 0: it sleeps.
+    pub(crate) poll_us: u64,
 }
 
 impl Default for Nbd {
@@ -117,6 +123,7 @@ impl Default for Nbd {
         Nbd {
             connections: 1024,
             threads: 16,
+            poll_us: POLL_US,
         }
     }
 }
@@ -129,6 +136,8 @@ pub(crate) struct Vhost {
     pub(crate) queues: u16,
     /// Threads for requests that wait for storage, of all devices.
     pub(crate) threads: usize,
+    /// As that of `nbd`.
+    pub(crate) poll_us: u64,
 }
 
 impl Default for Vhost {
@@ -136,6 +145,7 @@ impl Default for Vhost {
         Vhost {
             queues: 4,
             threads: 16,
+            poll_us: POLL_US,
         }
     }
 }
@@ -291,7 +301,8 @@ mod tests {
             config.nbd,
             Nbd {
                 connections: 1024,
-                threads: 4
+                threads: 4,
+                poll_us: 64,
             }
         );
         let scrub = |text: &str| toml::from_str::<Config>(text).map(|config| config.scrub.every.0);

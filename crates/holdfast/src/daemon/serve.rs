@@ -172,6 +172,7 @@ fn start_nbd(
     let nbd_config = front_nbd::Config {
         workers: config.nbd.threads,
         connections_max: config.nbd.connections,
+        poll: Duration::from_micros(config.nbd.poll_us),
         ..front_nbd::Config::default()
     };
     let server = Server::start(exports, env.clone(), nbd_config)?;

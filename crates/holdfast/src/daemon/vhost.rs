@@ -38,6 +38,7 @@ pub(crate) struct Vhost {
     directory: PathBuf,
     /// Of a device of which nobody said how many it has.
     queues: u16,
+    poll: Duration,
     /// Held by who changes what is served.
     changing: Mutex<()>,
     devices: Mutex<Devices>,
@@ -120,6 +121,7 @@ impl Vhost {
             workers: Workers::new(config.threads),
             directory,
             queues: config.queues.clamp(*QUEUES.start(), *QUEUES.end()),
+            poll: Duration::from_micros(config.poll_us),
             changing: Mutex::new(()),
             devices: Mutex::default(),
         }
@@ -251,6 +253,7 @@ impl Vhost {
         let options = Options {
             queues: wanted.queues,
             serial: serial(key),
+            poll: self.poll,
             ..Options::default()
         };
         let start = || -> io::Result<Server> {
