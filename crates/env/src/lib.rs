@@ -24,7 +24,7 @@ pub use memory::{Memory, RealMemory, Region, heap_copy, heap_region};
 pub use pool::{Pool, Task};
 pub use real::{RealClock, RealFiles, RealRandom, spawn};
 pub use scope::{Scope, scope};
-pub use share::give_way;
+pub use share::{Share, Shares, give_way};
 pub use socket::{SocketFile, bind_unix};
 pub use vigil::Vigil;
 pub use watch::{DiskHealth, STALL, Watch};

@@ -13,7 +13,7 @@ use crate::{
     stats::Counters,
 };
 use block::{Departure, Exports, Lines};
-use env::{Env, SocketFile, Vigil};
+use env::{Env, Shares, SocketFile, Vigil};
 use std::{
     collections::HashMap,
     io,
@@ -45,6 +45,8 @@ struct Shared {
     commons: Arc<Commons>,
     connections: Mutex<Connections>,
     one_ended: Condvar,
+    /// Threads that read for an export: several connections get no more of the processors than one.
+    shares: Shares,
 }
 
 #[derive(Default)]
@@ -75,6 +77,7 @@ impl Server {
                 commons: Arc::new(commons),
                 connections: Mutex::default(),
                 one_ended: Condvar::new(),
+                shares: Shares::default(),
             }),
             stop: Arc::new(Stop::new()?),
             listeners: Mutex::default(),
@@ -306,6 +309,7 @@ impl Registered {
             peer = connection.peer,
             "an NBD client is connected"
         );
+        let _share = shared.shares.join(session.owner);
         let lines = connection.lines.get_or_init(|| {
             let workers = shared.workers.clone();
             Lines::new(session.device.clone(), move |job| workers.submit(job))
