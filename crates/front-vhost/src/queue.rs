@@ -352,6 +352,7 @@ impl Runner {
     /// Waits until there may be something to do: awake for a while, if it has come soon lately.
     fn wait_for_more(&mut self, wakeup: &Wakeup) {
         let (queue, next) = (&self.queue, self.next);
+        queue.ring.settle_flag(next);
         let is_due = || queue.ring.available_index() != next || queue.stopping.load(Acquire);
         let Ok(slept) = self.vigil.wait(&*queue.disk.clock, |sleeps| {
             if !sleeps {

@@ -209,6 +209,14 @@ impl Ring {
         self.available_index() != next
     }
 
+    /// Without event indexes, a driver that forgets a barrier may look at the flag before what it has added is seen. So that
+    /// it does not wait for ever, the flag is not changed only at the moment before we sleep.
+    pub(crate) fn settle_flag(&self, next: u16) {
+        if !self.event_index {
+            self.want_kick(next);
+        }
+    }
+
     /// Says that we look by ourselves for now. (With event indexes the guest keeps quiet by itself until it reaches the
     /// one that was set last.)
     pub(crate) fn want_no_kick(&self) {
