@@ -1,4 +1,4 @@
-//! What changed between two states is found, all of it, and without looking at the rest.
+//! A state is kept, and what changed between two is found, all of it, without looking at the rest.
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
@@ -254,4 +254,66 @@ fn a_difference_is_of_the_state_that_is_read() {
     let missing = store.difference(&of, &"a@t".parse().unwrap());
     assert_eq!(missing.err().unwrap().kind(), ErrorKind::NotFound);
     store.close().unwrap();
+}
+
+/// As many writes and syncs for a tebibyte as for a mebibyte, for a full disk as for an empty one.
+#[test]
+fn keeping_a_state_costs_the_same_whatever_the_disk() {
+    let sim = SimEnv::new(9);
+    let store = new(&sim);
+    let sizes = [("small", MIB), ("large", 1 << 40), ("full", 8 * MIB)];
+    for (name, size) in sizes {
+        let device = create(&store, name, Source::Empty(size));
+        if name == "full" {
+            let bytes: Vec<u8> = (0..size).map(|n| (n / BLOCK + n % 251) as u8).collect();
+            device.write(0, &bytes, Volatile).unwrap();
+        }
+    }
+    store.settle_all().unwrap();
+    // The first one makes the table.
+    snapshot(&store, "small@first");
+    let costs = sizes.map(|(name, _)| {
+        let before = sim.io_count();
+        snapshot(&store, &format!("{name}@s"));
+        sim.io_count() - before
+    });
+    assert!(
+        costs[0] > 0 && costs.iter().all(|cost| *cost == costs[0]),
+        "{costs:?}"
+    );
+}
+
+/// A clone of a clone, and so on, has one map: as high as that of the first, and whole without it.
+#[test]
+fn a_long_line_of_clones_is_no_longer_way() {
+    const LINE: u8 = 40;
+    let sim = SimEnv::new(10);
+    let store = new(&sim);
+    let first = create(&store, "c0", Source::Empty(8 * MIB));
+    first
+        .write(0, &vec![0xff; 8 * MIB as usize], Volatile)
+        .unwrap();
+    for n in 1..=LINE {
+        snapshot(&store, &format!("c{}@s", n - 1));
+        let origin = format!("c{}@s", n - 1).parse().unwrap();
+        let clone = create(&store, &format!("c{n}"), Source::Clone(origin, None));
+        let own = vec![n; BLOCK as usize];
+        clone.write(u64::from(n) * BLOCK, &own, Volatile).unwrap();
+    }
+    drop(first);
+    store.settle_all().unwrap();
+    let name = |n: u8| format!("c{n}").parse::<Name>().unwrap();
+    let height = |n| store.find(&name(n)).unwrap().root.height;
+    assert_eq!(height(LINE), height(0));
+    for n in 0..LINE {
+        let removed = store.remove_volume(&name(n)).unwrap();
+        store.purge_volume(removed.id).unwrap();
+    }
+    let last = store.device(&name(LINE).into()).unwrap();
+    let mut bytes = vec![0; 8 * MIB as usize];
+    last.read(0, &mut bytes).unwrap();
+    for (n, block) in bytes.chunks(BLOCK as usize).enumerate() {
+        let own = u8::try_from(n).ok().filter(|n| (1..=LINE).contains(n));
+        assert!(block.iter().all(|byte| *byte == own.unwrap_or(0xff)), "{n}");
+    }
 }

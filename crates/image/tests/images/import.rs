@@ -1,13 +1,15 @@
 use crate::support::{CancelAfter, Meanwhile, World, from_path, noise, of, sparse};
 use image::{Error, ErrorKind, Import, Source};
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read},
     os::unix::fs::FileExt,
+    path::Path,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, UNIX_EPOCH},
 };
-use types::{ImageFormat, NoProgress, VOLUME_SIZE_MIN};
+use types::{BLOCK_SIZE, ImageFormat, NoProgress, VOLUME_SIZE_MIN};
 use volume::VolumeRecord;
 
 const MIB: u64 = 1 << 20;
@@ -72,6 +74,46 @@ fn an_image_that_is_changed_while_it_is_read_is_refused() {
             "{text}"
         );
         is_gone(&world);
+    }
+}
+
+/// An image whose blocks have these tags: noise of its own for each, and zeroes for 0.
+fn tagged(path: &Path, tags: &[u64]) {
+    let block = |&tag: &u64| match tag {
+        0 => vec![0; BLOCK_SIZE],
+        tag => noise(tag, BLOCK_SIZE),
+    };
+    let bytes: Vec<u8> = tags.iter().flat_map(block).collect();
+    fs::write(path, bytes).unwrap();
+}
+
+/// What is saved is what a scan of the images says: zeroes, what an image repeats, and what the store has already.
+#[test]
+fn what_is_the_same_is_stored_once() {
+    let world = World::new();
+    let tag = |n: u64| match n % 8 {
+        0 => 0,
+        1 => 1 + n % 40,
+        _ => 100 + n,
+    };
+    let golden: Vec<u64> = (0..4096).map(tag).collect();
+    let mut changed = golden.clone();
+    changed
+        .iter_mut()
+        .step_by(10)
+        .for_each(|tag| *tag += 1 << 20);
+    let mut seen = BTreeSet::from([0]);
+    for (n, tags) in [&golden, &golden, &changed].into_iter().enumerate() {
+        let path = world.path("x.raw");
+        tagged(&path, tags);
+        let progress = CancelAfter::never();
+        let request = from_path(&format!("v{n}"), &path);
+        image::import(&world.store, &world.env, request, &progress).unwrap();
+        let new = tags.iter().filter(|tag| seen.insert(**tag)).count();
+        let (stored, scanned) = (progress.stored.load(Relaxed), (new * BLOCK_SIZE) as u64);
+        // Beside the data there are the packs' headers, and the map.
+        let more = stored.checked_sub(scanned).expect("all of it is there");
+        assert!(more < scanned / 50 + MIB / 4, "{n}: {stored} of {scanned}");
     }
 }
 
