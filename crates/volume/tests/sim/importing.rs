@@ -35,6 +35,13 @@ fn imports_go_on_with_a_catalog_that_was_made_anew() {
     for_seeds(0..15, TEST, |seed| rebuild::lost_catalogs(seed, true));
 }
 
+/// The power went while the last part of an import was committed: its packs were there, the copy of the catalog torn, and
+/// the catalog was lost. The volume has all then, and its snapshots are named.
+#[test]
+fn seed_60764_an_import_ended_where_the_copy_is_torn() {
+    rebuild::lost_catalogs(60764, true);
+}
+
 /// Without a copy it is not known what a volume was imported from: that is an error, never zeroes.
 #[test]
 fn what_an_import_lacks_without_a_copy_is_never_zeroes() {
