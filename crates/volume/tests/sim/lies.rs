@@ -241,6 +241,13 @@ fn seed_1289_a_snapshot_whose_submit_was_lost_is_refused() {
     assert_eq!((seen.refused, seen.whole), (1, 0));
 }
 
+/// The last flush of the volume had nothing to flush, so that the last commit was the one before. The model took it for
+/// one.
+#[test]
+fn seed_61173_a_flush_of_nothing_is_no_commit() {
+    history(61173, &mut Seen::default());
+}
+
 /// Lives with a lie about the catalog, or about its copy, in each.
 fn catalog_history(seed: u64, rebuilt: &mut u64) {
     let mut machine = Machine::new(seed, config(seed));

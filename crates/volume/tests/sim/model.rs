@@ -135,6 +135,10 @@ impl History {
 
     /// All that was answered is durable, and so is what was just answered.
     pub(crate) fn flushed(&mut self) {
+        if self.states.len() == 1 {
+            // There was nothing to be made durable.
+            return;
+        }
         let now = vec![self.now().clone()];
         self.before = std::mem::replace(&mut self.states, now);
         self.answered = 0;
