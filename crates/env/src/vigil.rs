@@ -18,7 +18,7 @@ pub struct Vigil {
 }
 
 impl Vigil {
-    /// What most have for [`new`](Self::new).
+    /// What is usual.
     pub const MAX: Duration = Duration::from_micros(64);
 
     /// Never longer than `max`; zero: who waits sleeps.

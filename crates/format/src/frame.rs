@@ -19,7 +19,7 @@ const ZSTD_LEVEL: i32 = 3;
 const SAMPLES: usize = 256;
 /// They are so far apart, which is coprime to all usual sizes of records and words, so that every byte of those is met.
 const SAMPLE_STEP: usize = 15;
-/// Noise has 162 different bytes among the samples, give or take 5; text and programs around 60.
+/// Noise has 162 different bytes among the samples, give or take 5.
 const NOISE_DISTINCT: usize = 145;
 
 /// What is kept from frame to frame: tables and contexts cost more to make than a frame to compress.
@@ -76,8 +76,7 @@ pub fn compress_into(codec: Codec, plain: &[u8], out: &mut [u8]) -> (Codec, usiz
     }
 }
 
-/// Whether all blocks look as what is compressed or encrypted already: trying costs more than everything else that is done
-/// to a block.
+/// Whether all blocks look as what is compressed or encrypted already: trying costs more than their hashes.
 fn is_noise(plain: &[u8]) -> bool {
     let (blocks, _) = plain.as_chunks::<BLOCK_SIZE>();
     !blocks.is_empty()

@@ -73,18 +73,17 @@ impl Store {
                 .exists(path)
                 .map_err(io("cannot look for the journal"))
         };
+        let (buffer, survivors) = open_buffer(env, &manifest, &mut config.clone())?;
+        if buffer.is_new() {
+            let _ = buffer.remove();
+        }
         if !exists(&paths.journal)? {
             let records = rebuild::open_catalog(env, dir, manifest.id)?.volumes()?;
             if !dry_run {
-                let (buffer, _) = open_buffer(env, &manifest, &mut config.clone())?;
                 paths.put_in_place(env, exists(&paths.new)?)?;
                 buffer.forget_journal();
             }
             return Ok(Some(paths.missing(&records)));
-        }
-        let (buffer, survivors) = open_buffer(env, &manifest, &mut config.clone())?;
-        if buffer.is_new() {
-            let _ = buffer.remove();
         }
         let reached = buffer.journal_end();
         let salvage = |replay: &mut dyn FnMut(Replayed) -> Result<(), journal::Error>| {

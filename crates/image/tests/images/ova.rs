@@ -2,7 +2,7 @@
 
 use crate::{
     qemu::{convert, is_volume, run, text},
-    support::{World, noise, sparse},
+    support::{Meanwhile, World, noise, sparse},
 };
 use image::{ErrorKind, Import, Imported, Source};
 use sha1::{Digest, Sha1};
@@ -250,6 +250,24 @@ fn disks_that_are_compressed_raw_or_empty_are_read() {
     is_volume(&world, "v-1", &disks.raw[0]);
     is_volume(&world, "v-2", &disks.raw[1]);
     is_volume(&world, "v-3", &[0; 5 << 20]);
+}
+
+/// Also without a manifest, which would tell.
+#[test]
+fn an_ova_that_is_changed_while_it_is_read_leaves_nothing() {
+    let world = World::new();
+    let path = world.path("vm.ova");
+    fs::write(&path, archive(&machine(&disks(&world)))).unwrap();
+    let file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let progress = Meanwhile(|| (&file).write_all(&[0]).unwrap());
+    let request = Import::new("v".parse().unwrap(), Source::Path(path));
+    let refused = image::import(&world.store, &world.env, request, &progress).unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        text.ends_with("vm.ova was changed after the import began"),
+        "{text}"
+    );
+    assert_eq!(names(&world), Vec::<&str>::new());
 }
 
 #[test]
