@@ -119,3 +119,35 @@ fn shutdown_does_not_wait_for_ever() {
     assert!(stuck.was_closed());
     world.gate.open();
 }
+
+/// The priorities of this process's threads for connections, as the kernel tells them.
+fn priorities() -> Vec<i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")));
+    let of = |stat: String| {
+        let (name, rest) = stat.rsplit_once(") ").unwrap();
+        // Fields 3 and on; 19 is the priority.
+        let nice = rest.split(' ').nth(16).unwrap().parse().unwrap();
+        name.contains("(nbd-conn").then_some(nice)
+    };
+    let mut found: Vec<i32> = stats.flatten().filter_map(of).collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn connections_of_one_export_share_what_one_gets() {
+    let world = world();
+    let mut clients: Vec<_> = ["disk", "disk", "gate"]
+        .map(|export| Client::open(&world.server, export, Style::Simple))
+        .into();
+    for client in &mut clients[..2] {
+        client.read(0, 1).unwrap();
+    }
+    clients[2].send(Command::BlockStatus, NONE, 0, 1, &[]);
+    clients[2].answer();
+    let [lone, first, second] = priorities()[..] else {
+        panic!("three connections")
+    };
+    assert_eq!([first, second], [lone + 3; 2]);
+}
