@@ -54,7 +54,10 @@ struct Ailment {
     kind: ErrorKind,
     message: String,
     delay: Duration,
+    /// When it is tried again; zero once there is more space than it found.
     next: Duration,
+    /// Bytes that were free when it failed.
+    free: u64,
 }
 
 /// What fails now.
@@ -91,7 +94,7 @@ impl Ailments {
         }
     }
 
-    fn sick(&self, part: Part, now: Duration, error: &Error) {
+    fn sick(&self, part: Part, now: Duration, error: &Error, free: u64) {
         let mut state = self.state.lock();
         let old = state.sick.get(&part);
         let message = part.message(error);
@@ -110,18 +113,29 @@ impl Ailments {
             message,
             delay,
             next: now + delay,
+            free,
         };
         state.sick.insert(part, ailment);
     }
 
+    /// So many bytes are free: what failed for want of space is tried at once if they were less then.
+    pub(crate) fn space_is(&self, free: u64) {
+        for sick in self.state.lock().sick.values_mut() {
+            if sick.kind == ErrorKind::NoSpace && free > sick.free {
+                sick.next = Duration::ZERO;
+            }
+        }
+    }
+
     /// Why who waits for room in memory waits in vain, if so: nothing was destaged since destaging began to fail,
-    /// for want of space, or for long.
+    /// for want of space, or for long, and no space came since.
     fn hopeless(&self, now: Duration) -> Option<Error> {
         let state = self.state.lock();
         let mut destaging = state.sick.iter().filter(|(part, sick)| {
             let lasts = now.saturating_sub(sick.since) >= PATIENCE;
             matches!(part, Part::Destage(_))
                 && state.drained <= sick.since
+                && !sick.next.is_zero()
                 && (lasts || sick.kind == ErrorKind::NoSpace)
         });
         let (_, sick) = destaging.next()?;
@@ -184,7 +198,9 @@ impl Shared {
             Err(e) => {
                 // A volume that was removed meanwhile has nothing to destage.
                 if e.kind() != ErrorKind::Closed {
-                    self.ailments.sick(part, self.now(), &e);
+                    self.update_space();
+                    let free = self.budget.space.free();
+                    self.ailments.sick(part, self.now(), &e, free);
                 }
                 false
             }
@@ -260,7 +276,7 @@ mod tests {
         let mut now = at(0);
         let mut waited = Vec::new();
         for _ in 0..9 {
-            ailments.sick(DESTAGE, now, &error(ErrorKind::Io));
+            ailments.sick(DESTAGE, now, &error(ErrorKind::Io), 0);
             let began = now;
             while ailments.waits(DESTAGE, now) {
                 now += at(500);
@@ -272,7 +288,7 @@ mod tests {
         ailments.well(DESTAGE, now, true);
         assert!(!ailments.waits(DESTAGE, now));
         for _ in 0..9 {
-            ailments.sick(DESTAGE, now, &error(ErrorKind::NoSpace));
+            ailments.sick(DESTAGE, now, &error(ErrorKind::NoSpace), 0);
         }
         assert!(!ailments.waits(DESTAGE, now + RETRY_SPACE_MAX));
     }
@@ -281,7 +297,7 @@ mod tests {
     fn writers_wait_in_vain_for_space_at_once_and_for_a_disk_after_a_while() {
         let ailments = Ailments::default();
         ailments.well(DESTAGE, at(1), true);
-        ailments.sick(DESTAGE, at(2), &error(ErrorKind::Io));
+        ailments.sick(DESTAGE, at(2), &error(ErrorKind::Io), 0);
         assert!(ailments.hopeless(at(3)).is_none());
         assert!(ailments.hopeless(at(2) + PATIENCE).is_some());
         // Another volume drains.
@@ -291,9 +307,26 @@ mod tests {
             Part::Destage(VolumeId(2)),
             at(4),
             &error(ErrorKind::NoSpace),
+            0,
         );
         let hopeless = ailments.hopeless(at(5)).map(|e| e.kind());
         assert_eq!(hopeless, Some(ErrorKind::NoSpace));
+    }
+
+    #[test]
+    fn who_waits_for_space_has_hope_again_when_some_came() {
+        let ailments = Ailments::default();
+        let fails = |now| ailments.sick(DESTAGE, now, &error(ErrorKind::NoSpace), 100);
+        let is_hopeless = |now| ailments.hopeless(now).is_some();
+        fails(at(1));
+        ailments.space_is(100);
+        assert!(is_hopeless(at(2)) && ailments.waits(DESTAGE, at(2)));
+        ailments.space_is(101);
+        assert!(!is_hopeless(at(2)) && !ailments.waits(DESTAGE, at(2)));
+        // However long it was sick, until it was tried.
+        assert!(!is_hopeless(at(2) + PATIENCE));
+        fails(at(3));
+        assert!(is_hopeless(at(4)) && ailments.waits(DESTAGE, at(4)));
     }
 
     #[test]

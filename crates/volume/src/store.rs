@@ -181,7 +181,10 @@ impl Shared {
             space = self.brick.space();
         }
         match space {
-            Ok(space) => self.budget.set_space(space, promised, self.ballast.held()),
+            Ok(space) => {
+                self.ailments.space_is(space.free);
+                self.budget.set_space(space, promised, self.ballast.held());
+            }
             Err(e) => tracing::warn!(error = ?e, "cannot tell how much space is left"),
         }
     }
