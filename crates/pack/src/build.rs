@@ -7,6 +7,7 @@ use format::{
     pack::{FrameKind, NewFrame, NewPack, PACK_BLOCKS, PlacedFrame},
 };
 use std::sync::Arc;
+use sync::thread::make_way;
 use types::{BLOCK_SIZE, BlockHash, Codec, PackId, Pointer, SharedBlock, StoreId};
 
 /// No hash.
@@ -124,6 +125,7 @@ fn compress(run: &[Entry], codec: Codec, place: &mut [u8]) -> PlacedFrame {
     if let [Entry::Node(frame)] = run {
         return frame.copy_to(place);
     }
+    make_way();
     let mut plain = [0; FRAME_SIZE];
     for (entry, place) in run.iter().zip(plain.as_chunks_mut::<BLOCK_SIZE>().0) {
         if let Entry::Block(block, _) = entry {

@@ -12,6 +12,7 @@ use std::{
     collections::{VecDeque, hash_map::Entry},
     sync::{Arc, mpsc},
 };
+use sync::thread::make_way;
 use types::{BlockHash, Codec, PackId, Pointer, SharedBlock};
 
 /// Full packs are compressed and put when there are so many, and at the end of each call.
@@ -138,6 +139,7 @@ impl PackWriter {
                 self.nodes.as_mut().expect("opened just now")
             }
         };
+        make_way();
         let pointer = place.node(node);
         let node = Arc::new(node.clone());
         let store = &self.registration.store;
@@ -206,14 +208,16 @@ impl PackWriter {
 
     fn hash(&self, blocks: &[SharedBlock]) -> Vec<BlockHash> {
         let key = &self.registration.store.hash_key;
+        let hash = |block: &SharedBlock| block_hash(key, block.bytes());
         if blocks.len() < HASH_INLINE_MAX {
-            return blocks
-                .iter()
-                .map(|block| block_hash(key, block.bytes()))
-                .collect();
+            return blocks.iter().map(hash).collect();
         }
-        let blocks = blocks.par_iter().with_min_len(HASH_INLINE_MAX);
-        blocks.map(|block| block_hash(key, block.bytes())).collect()
+        let few = blocks.par_chunks(HASH_INLINE_MAX);
+        few.flat_map_iter(|few| {
+            make_way();
+            few.iter().map(hash)
+        })
+        .collect()
     }
 
     /// Duplicates in packs that others put, pinned.
@@ -288,6 +292,7 @@ impl PackWriter {
     }
 
     fn put(&mut self, open: &Open, built: Built) -> Result<(), Error> {
+        make_way();
         let store = &self.registration.store;
         let object = built.object.bytes();
         let put = store.brick.put(store.epoch, built.pack, object);

@@ -53,4 +53,12 @@ pub mod thread {
     use std::thread as these;
 
     pub use these::{Builder, JoinHandle, sleep, spawn, yield_now};
+
+    /// Lets others have this processor first, if they want it. For work that nobody waits for, between pieces of some tens
+    /// of microseconds: a kernel takes a processor from who computes at its ticks only, and those are up to 4 ms apart.
+    pub fn make_way() {
+        if !super::IS_MODEL {
+            yield_now();
+        }
+    }
 }

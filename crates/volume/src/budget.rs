@@ -24,8 +24,8 @@ use sync::{
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-/// Delays are gathered until they are worth a sleep.
-const SLEEP_MIN: Duration = Duration::from_micros(500);
+/// Delays are gathered until they are worth a sleep. Each is the wait of all requests that a client has in flight.
+const SLEEP_MIN: Duration = Duration::from_micros(100);
 /// No single write is delayed for longer before it looks again.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// Who waits for the drain looks again so often, whatever it hears.

@@ -11,7 +11,7 @@ use crate::{
 use catalog::{Change, VolumeRecord};
 use format::RootNote;
 use std::{ops::Range, sync::Arc};
-use sync::atomic::Ordering::Relaxed;
+use sync::{atomic::Ordering::Relaxed, thread::make_way};
 use types::{BlockIndex, Generation, Pointer, SharedBlock, is_zero_block};
 
 /// Longer runs do not go to the cache: who writes so much in order rarely reads it soon, and the memory that the cache
@@ -20,6 +20,9 @@ const HOT_RUN_MAX: usize = 32;
 
 /// Blocks that are written before somebody looks whether it is still worth it; as many as full packs are put together.
 const BLOCKS_AT_ONCE: usize = 16 << 10;
+
+/// Blocks that are copied to the cache before others are let by.
+const CACHED_AT_ONCE: usize = 64;
 
 /// What a destage produced, before anybody was told.
 struct Destaged {
@@ -165,6 +168,13 @@ impl Volume {
 
     /// Moves the root in the catalog, and gives it to whoever wanted exactly this state; then here.
     fn commit_layer(&self, layer: &Arc<Layer>, destaged: Destaged) -> Result<(), Error> {
+        for few in destaged.hot.chunks(CACHED_AT_ONCE) {
+            make_way();
+            for (pointer, block) in few {
+                // A copy: where it is now others wait for the room.
+                self.shared.packs.cache_block(*pointer, block.bytes());
+            }
+        }
         let mut committed = self.record.lock();
         let next = {
             let state = self.state.read();
@@ -193,10 +203,6 @@ impl Volume {
                 // Only this place fills it, once.
                 let _ = cell.set(destaged.rooted.clone());
             }
-        }
-        for (pointer, block) in &destaged.hot {
-            // A copy: where it is now others wait for the room.
-            self.shared.packs.cache_block(*pointer, block.bytes());
         }
         let old = {
             let mut state = self.state.write();
