@@ -6,6 +6,7 @@ use pack::{Collection, PackInfo, PackStore};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc, time::Duration};
+use sync::thread::make_way;
 use types::{PackId, Progress, VolumeId, size::format_size};
 
 /// How to collect.
@@ -157,6 +158,7 @@ fn plan(
     let mut notes = Notes::default();
     for (done, stat) in stats.iter().enumerate() {
         progress.report(done as u64, stats.len() as u64)?;
+        make_way();
         plan.stored_bytes += stat.stored;
         if stat.pack >= limit {
             plan.young += 1;
@@ -235,6 +237,7 @@ fn sweep(
     let total = report.plan.actions.len() as u64;
     for (done, action) in (0..).zip(&report.plan.actions) {
         progress.report(done, total)?;
+        make_way();
         match give_up(collection, marks, action) {
             Ok(freed) => {
                 report.done += 1;

@@ -6,6 +6,7 @@ use format::pack::PACK_BLOCKS;
 use pack::{LiveBits, PackStore};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
+use sync::thread::make_way;
 use types::{PackId, Pointer, Progress, Root};
 
 /// Progress is reported each so many nodes: what they map is some gibibytes, they themselves a mebibyte.
@@ -207,6 +208,7 @@ impl Marker<'_> {
         if !self.marks.add(pointer, level)? || level == 0 {
             return Ok(None);
         }
+        make_way();
         Ok(Some(self.store.node_uncached(pointer)?))
     }
 }

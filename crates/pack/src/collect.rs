@@ -10,9 +10,12 @@ use format::{
     pack::{FrameEntry, FrameKind, NewFrame, NewPack, PAGE, PackHeader},
 };
 use std::{ops::Range, sync::Arc};
+use sync::thread::make_way;
 use types::{BLOCK_SIZE, BlockHash, Codec, PackId};
 
 const GIVING_UP: &str = "giving up blocks";
+/// Bytes of a pack that are read before others are let by.
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// How the space of blocks given up comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +152,7 @@ impl PackStore {
         let payload = self.read_payload(header)?;
         let mut frames = Vec::with_capacity(header.frames.len());
         for entry in &header.frames {
+            make_way();
             frames.push(rewritten(header, entry, &payload, stays)?);
         }
         let mut hashes = match self.read_hashes(header) {
@@ -217,7 +221,12 @@ impl PackStore {
     /// All frames, those with live blocks verified.
     fn read_payload(&self, header: &PackHeader) -> Result<Vec<u8>, Error> {
         let mut payload = vec![0; (header.payload.end - header.payload.start) as usize];
-        self.fetch(header.pack, header.payload.start, &mut payload, true)?;
+        let mut at = header.payload.start;
+        for piece in payload.chunks_mut(READ_AT_ONCE) {
+            make_way();
+            self.fetch(header.pack, at, piece, true)?;
+            at += piece.len() as u64;
+        }
         for (number, entry) in (0..).zip(&header.frames) {
             if !is_dead(entry, &header.live.bits) {
                 let stored = &payload[within(header, entry)];

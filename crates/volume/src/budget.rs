@@ -25,7 +25,7 @@ use sync::{
 };
 
 /// Delays are gathered until they are worth a sleep. Each is the wait of all requests that a client has in flight.
-const SLEEP_MIN: Duration = Duration::from_micros(100);
+const SLEEP_MIN: Duration = Duration::from_micros(50);
 /// No single write is delayed for longer before it looks again.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 /// Who waits for the drain looks again so often, whatever it hears.
