@@ -23,8 +23,9 @@ use std::{
 };
 use sync::{Condvar, Mutex, thread::JoinHandle};
 
-/// Answers are shown to the guest once so many were gathered, even if there is more to do.
-const BATCH: usize = 32;
+/// Answers are shown to the guest once so many were gathered, even if there is more to do: it goes on with them meanwhile.
+/// With all of a queue at once, guest and device would wait for each other by turns.
+const BATCH: usize = 4;
 /// After so many requests, each alone in flight, the guest is taken to wait for each of its answers, and a hand-over
 /// would only cost time.
 const SOLITARY: u32 = 8;
@@ -352,7 +353,6 @@ impl Runner {
     /// Waits until there may be something to do: awake for a while, if it has come soon lately.
     fn wait_for_more(&mut self, wakeup: &Wakeup) {
         let (queue, next) = (&self.queue, self.next);
-        queue.ring.settle_flag(next);
         let is_due = || queue.ring.available_index() != next || queue.stopping.load(Acquire);
         let Ok(slept) = self.vigil.wait(&*queue.disk.clock, |sleeps| {
             if !sleeps {

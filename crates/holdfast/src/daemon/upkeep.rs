@@ -32,6 +32,7 @@ impl Progress for Stop {
 /// Starts the thread; it ends soon after `stop` says so.
 pub(crate) fn start(daemon: Arc<Daemon>, stop: Arc<Stop>) -> std::io::Result<JoinHandle<()>> {
     env::spawn("upkeep", move || {
+        env::give_way();
         if let Err(e) = daemon.store.packs().rebuild_index(&*stop) {
             tracing::warn!(error = ?e, "the deduplication index could not be rebuilt in full");
         }
