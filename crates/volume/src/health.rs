@@ -98,7 +98,8 @@ impl Ailments {
         let mut state = self.state.lock();
         let old = state.sick.get(&part);
         let message = part.message(error);
-        if old.is_none_or(|old| old.message != message) {
+        // Each attempt has its own pack, and so its own words.
+        if old.is_none_or(|old| old.kind != error.kind()) {
             tracing::error!(error = ?error, "{message}");
         }
         let max = if error.kind() == ErrorKind::NoSpace {
