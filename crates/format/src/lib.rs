@@ -5,12 +5,14 @@
 
 mod bytes;
 pub mod frame;
+mod hash;
 pub mod journal;
 pub mod live;
 pub mod node;
 pub mod note;
 pub mod pack;
 
+pub use hash::{block_hash, block_hashes};
 pub use node::Node;
 pub use note::RootNote;
 
@@ -30,13 +32,4 @@ impl Malformed {
     pub const fn new(what: &'static str, why: &'static str) -> Self {
         Malformed { what, why }
     }
-}
-
-/// A block's hash under a store's key.
-#[must_use]
-pub fn block_hash(key: &[u8; 32], block: &types::Block) -> types::BlockHash {
-    let hash = blake3::keyed_hash(key, block);
-    let mut prefix = [0; 16];
-    prefix.copy_from_slice(&hash.as_bytes()[..16]);
-    types::BlockHash(prefix)
 }

@@ -5,7 +5,7 @@ use crate::{
     build::{Built, Open, UNHASHED},
     worth_taking,
 };
-use format::{Node, RootNote, block_hash, pack::PACK_BLOCKS};
+use format::{Node, RootNote, block_hashes, pack::PACK_BLOCKS};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use std::{
@@ -208,14 +208,17 @@ impl PackWriter {
 
     fn hash(&self, blocks: &[SharedBlock]) -> Vec<BlockHash> {
         let key = &self.registration.store.hash_key;
-        let hash = |block: &SharedBlock| block_hash(key, block.bytes());
+        let hash = |blocks: &[SharedBlock]| {
+            let blocks: Vec<_> = blocks.iter().map(|block| block.bytes()).collect();
+            block_hashes(key, &blocks)
+        };
         if blocks.len() < HASH_INLINE_MAX {
-            return blocks.iter().map(hash).collect();
+            return hash(blocks);
         }
         let few = blocks.par_chunks(HASH_INLINE_MAX);
         few.flat_map_iter(|few| {
             make_way();
-            few.iter().map(hash)
+            hash(few)
         })
         .collect()
     }
