@@ -13,6 +13,9 @@ use types::{BLOCK_SIZE, BlockHash, Codec, PackId, Pointer, SharedBlock, StoreId}
 /// No hash.
 pub(crate) const UNHASHED: BlockHash = BlockHash([0; 16]);
 
+/// Frames that are compressed before others are let by.
+const FRAMES_AT_ONCE: usize = 4;
+
 /// A pack that blocks and nodes are still added to.
 pub(crate) struct Open {
     pub(crate) pack: PackId,
@@ -100,6 +103,9 @@ impl Open {
         };
         object.set(|room| {
             pack.assemble_into(room, runs.len(), |number, place| {
+                if number.is_multiple_of(FRAMES_AT_ONCE) {
+                    make_way();
+                }
                 compress(runs[number], codec, place)
             })
         });
@@ -125,7 +131,6 @@ fn compress(run: &[Entry], codec: Codec, place: &mut [u8]) -> PlacedFrame {
     if let [Entry::Node(frame)] = run {
         return frame.copy_to(place);
     }
-    make_way();
     let mut plain = [0; FRAME_SIZE];
     for (entry, place) in run.iter().zip(plain.as_chunks_mut::<BLOCK_SIZE>().0) {
         if let Entry::Block(block, _) = entry {

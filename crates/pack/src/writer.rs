@@ -17,8 +17,8 @@ use types::{BlockHash, Codec, PackId, Pointer, SharedBlock};
 
 /// Full packs are compressed and put when there are so many, and at the end of each call.
 const PUT_TOGETHER: usize = 16;
-/// Fewer blocks than this are hashed where we are.
-const HASH_INLINE_MAX: usize = 16;
+/// Blocks that are hashed before others are let by; fewer are hashed where we are.
+const HASHED_AT_ONCE: usize = 64;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,10 +212,10 @@ impl PackWriter {
             let blocks: Vec<_> = blocks.iter().map(|block| block.bytes()).collect();
             block_hashes(key, &blocks)
         };
-        if blocks.len() < HASH_INLINE_MAX {
+        if blocks.len() < HASHED_AT_ONCE {
             return hash(blocks);
         }
-        let few = blocks.par_chunks(HASH_INLINE_MAX);
+        let few = blocks.par_chunks(HASHED_AT_ONCE);
         few.flat_map_iter(|few| {
             make_way();
             hash(few)
