@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 use types::{BlockIndex, Pointer, Root};
 
 /// What an [`update`] made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Updated {
     /// The new map.
     pub root: Root,
@@ -16,6 +16,8 @@ pub struct Updated {
     pub mapped: u64,
     /// Blocks that were mapped and are holes now.
     pub unmapped: u64,
+    /// Where the blocks of `writes` were before, as far as they were mapped and have moved; in no order.
+    pub replaced: Vec<Pointer>,
 }
 
 /// Makes the map that `root` becomes when the blocks of `zeroes` become holes and then `writes` set
@@ -62,6 +64,7 @@ where
         sink,
         mapped: 0,
         unmapped: 0,
+        replaced: Vec::new(),
         counted: Counted::default(),
     };
     let root = if root.is_empty() {
@@ -75,12 +78,16 @@ where
         updater.within(root, changes)?
     };
     let Updater {
-        mapped, unmapped, ..
+        mapped,
+        unmapped,
+        replaced,
+        ..
     } = updater;
     Ok(Updated {
         root,
         mapped,
         unmapped,
+        replaced,
     })
 }
 
@@ -153,6 +160,7 @@ struct Updater<'a, S: ?Sized, W: ?Sized> {
     sink: &'a mut W,
     mapped: u64,
     unmapped: u64,
+    replaced: Vec<Pointer>,
     counted: Counted,
 }
 
@@ -282,7 +290,12 @@ where
             part.for_each(|block| set(slot_of(1, block), Pointer::HOLE));
         }
         for &(block, pointer) in changes.writes {
-            set(slot_of(1, block.0), pointer);
+            let slot = slot_of(1, block.0);
+            set(slot, pointer);
+            let was = old.get(slot);
+            if was != pointer && !was.is_hole() && !was.is_lost() {
+                self.replaced.push(was);
+            }
         }
         for slot in 0..FANOUT {
             match (old.get(slot).is_hole(), node.get(slot).is_hole()) {

@@ -179,7 +179,7 @@ fn step(store: &Store, root: Root, model: &Model, batch: &Batch) -> (Root, Model
 
     let before = nodes_of(store, root);
     let mut sink = store.sink();
-    let updated = update(store, &mut sink, root, &batch.zeroes, &writes).unwrap();
+    let mut updated = update(store, &mut sink, root, &batch.zeroes, &writes).unwrap();
     let written = sink.publish();
     let now = nodes_of(store, updated.root);
     assert_eq!(
@@ -193,11 +193,20 @@ fn step(store: &Store, root: Root, model: &Model, batch: &Batch) -> (Root, Model
             .filter(|block| !not_in.contains_key(block))
             .count() as u64
     };
+    let by_value = |mut pointers: Vec<Pointer>| {
+        pointers.sort_unstable_by_key(|p| p.to_raw());
+        pointers
+    };
+    let replaced = writes
+        .iter()
+        .filter_map(|(block, to)| model.get(&block.0).filter(|was| *was != to));
     let expected = Updated {
         root: updated.root,
         mapped: count(&after, model),
         unmapped: count(model, &after),
+        replaced: by_value(replaced.copied().collect()),
     };
+    updated.replaced = by_value(updated.replaced);
     assert_eq!(updated, expected);
     (updated.root, after)
 }

@@ -45,10 +45,12 @@ pub(crate) struct BlockCache {
 struct Shard {
     /// A power of two, at most two thirds full; a block is at its home or behind it, without a gap between.
     table: Vec<[u64; 2]>,
-    /// By slot.
+    /// By slot; a hole where it is free.
     pointers: Vec<Pointer>,
     uses: Vec<AtomicU8>,
     chunks: Vec<Box<[Block]>>,
+    /// Slots without a block.
+    free: Vec<usize>,
     slots_max: usize,
     hand: usize,
 }
@@ -91,6 +93,20 @@ impl BlockCache {
         }
     }
 
+    /// A block is needed less from now on: not at all, if it was never hit.
+    pub(crate) fn supersede(&self, p: Pointer) {
+        let mut shard = self.shard(p).write();
+        let Some(slot) = shard.slot(p) else {
+            return;
+        };
+        // One that several volumes share may be hit all the time.
+        if shard.uses[slot].swap(0, Relaxed) == 0 {
+            shard.forget(p);
+            shard.pointers[slot] = Pointer::HOLE;
+            shard.free.push(slot);
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn clear(&self) {
         for shard in &self.shards {
@@ -113,6 +129,7 @@ impl Shard {
             pointers: Vec::new(),
             uses: Vec::new(),
             chunks: Vec::new(),
+            free: Vec::new(),
             slots_max,
             hand: 0,
         }
@@ -157,6 +174,10 @@ impl Shard {
 
     /// A slot for `p`, a new one or that of what is needed least. `None` if there may be none at all.
     fn free_slot(&mut self, p: Pointer) -> Option<usize> {
+        if let Some(slot) = self.free.pop() {
+            self.pointers[slot] = p;
+            return Some(slot);
+        }
         let count = self.pointers.len();
         if count < self.slots_max {
             if (count + 1) * 3 > self.table.len() * 2 {
@@ -185,6 +206,7 @@ impl Shard {
         }
     }
 
+    /// While no slot is free.
     fn grow_table(&mut self) {
         let len = (self.table.len() * 2).max(TABLE_MIN);
         self.table = vec![EMPTY; len];
@@ -249,10 +271,13 @@ mod tests {
         for shard in &cache.shards {
             let shard = shard.read();
             for (slot, &p) in shard.pointers.iter().enumerate() {
-                assert_eq!(shard.slot(p), Some(slot), "{p:?}");
+                let place = (!p.is_hole()).then_some(slot);
+                assert_eq!(shard.slot(p), place, "{p:?}");
             }
+            let holes = shard.pointers.iter().filter(|p| p.is_hole());
+            assert_eq!(holes.count(), shard.free.len());
             let entries = shard.table.iter().filter(|entry| **entry != EMPTY);
-            assert_eq!(entries.count(), shard.pointers.len());
+            assert_eq!(entries.count() + shard.free.len(), shard.pointers.len());
             assert!(shard.pointers.len() <= shard.slots_max);
         }
     }
@@ -289,22 +314,41 @@ mod tests {
         self_check(&cache);
     }
 
+    #[test]
+    fn what_is_superseded_makes_room() {
+        // One shard.
+        let cache = BlockCache::new(128 * ENTRY_BYTES);
+        (0..100).for_each(|n| cache.insert(pointer(n), &block(n)));
+        assert!(has(&cache, 7));
+        (0..100).for_each(|n| cache.supersede(pointer(n)));
+        self_check(&cache);
+        assert!((0..100).all(|n| has(&cache, n) == (n == 7)));
+        // What comes takes the place of what went.
+        let taken = cache.bytes();
+        (100..199).for_each(|n| cache.insert(pointer(n), &block(n)));
+        assert_eq!(cache.bytes(), taken);
+        assert!((100..199).all(|n| has(&cache, n)));
+        self_check(&cache);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
         fn what_is_found_is_what_was_kept(
             room in 1_u64..300,
-            steps in prop::collection::vec((0_u64..2000, 1_u64..20, any::<bool>()), 1..120),
+            steps in prop::collection::vec((0_u64..2000, 1_u64..20, 0..3), 1..120),
         ) {
             let cache = BlockCache::new(room * ENTRY_BYTES);
-            for (first, count, insert) in steps {
+            for (first, count, what) in steps {
                 for n in first..first + count {
-                    if insert {
-                        cache.insert(pointer(n), &block(n));
-                        prop_assert!(has(&cache, n), "the last one is always there");
-                    } else {
-                        has(&cache, n);
+                    match what {
+                        0 => {
+                            cache.insert(pointer(n), &block(n));
+                            prop_assert!(has(&cache, n), "the last one is always there");
+                        }
+                        1 => cache.supersede(pointer(n)),
+                        _ => drop(has(&cache, n)),
                     }
                 }
                 self_check(&cache);

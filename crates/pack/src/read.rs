@@ -57,6 +57,12 @@ impl PackStore {
         self.blocks.insert(p, block);
     }
 
+    /// A block was written anew elsewhere: its room in the cache is for others, soon if it was read from there, now if
+    /// it was not. It can be read as before.
+    pub fn supersede_block(&self, p: Pointer) {
+        self.blocks.supersede(p);
+    }
+
     /// A node.
     ///
     /// # Errors

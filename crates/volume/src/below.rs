@@ -376,6 +376,7 @@ impl Volume {
         sum.root = updated.root;
         sum.mapped += updated.mapped;
         sum.unmapped += updated.unmapped;
+        sum.replaced.extend(updated.replaced);
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ const HOT_RUN_MAX: usize = 32;
 /// Blocks that are written before somebody looks whether it is still worth it; as many as full packs are put together.
 const BLOCKS_AT_ONCE: usize = 16 << 10;
 
-/// Blocks that are copied to the cache before others are let by.
+/// Blocks that are copied to the cache, or dropped from it, before others are let by.
 const CACHED_AT_ONCE: usize = 64;
 
 /// What a destage produced, before anybody was told.
@@ -29,6 +29,8 @@ struct Destaged {
     rooted: Rooted,
     /// What was just written here and there is hot: it goes to the cache.
     hot: Vec<(Pointer, SharedBlock)>,
+    /// It takes the place of these, which only snapshots can still want.
+    replaced: Vec<Pointer>,
     /// Protects the packs until the root refers to them.
     written: pack::Written,
 }
@@ -162,12 +164,18 @@ impl Volume {
                 below,
             },
             hot: hot(&indexes, &pointers, blocks),
+            replaced: updated.replaced,
             written: writer.finish()?,
         })
     }
 
     /// Moves the root in the catalog, and gives it to whoever wanted exactly this state; then here.
     fn commit_layer(&self, layer: &Arc<Layer>, destaged: Destaged) -> Result<(), Error> {
+        for few in destaged.replaced.chunks(CACHED_AT_ONCE) {
+            make_way();
+            few.iter()
+                .for_each(|p| self.shared.packs.supersede_block(*p));
+        }
         for few in destaged.hot.chunks(CACHED_AT_ONCE) {
             make_way();
             for (pointer, block) in few {

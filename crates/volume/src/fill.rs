@@ -251,6 +251,7 @@ impl Volume {
             root,
             mapped: 0,
             unmapped: 0,
+            replaced: Vec::new(),
         };
         self.add_writes(writer, &mut sum, &self.holes(root, writes)?)?;
         let new = (sum.root, sum.mapped);
