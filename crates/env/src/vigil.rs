@@ -3,6 +3,9 @@
 //! A client that waits for each of its answers asks again within microseconds. Putting a thread to sleep and waking it
 //! takes longer than that, and costs the client a part of it. So who has just answered looks on for a while: as long as
 //! that has paid lately, and not at all when it has not.
+//!
+//! Nor after requests that take long, because they wait for the disk: the client's processor is asleep by then, and who
+//! answers and sleeps at once leaves it the one that is awake.
 
 use crate::Clock;
 use std::{hint, time::Duration};
@@ -10,11 +13,18 @@ use std::{hint, time::Duration};
 /// What is tried first.
 const MIN: Duration = Duration::from_micros(4);
 
+/// Waits after a long request that are slept through.
+const REST: u32 = 8;
+
 /// The time for which looking is worth it.
 #[derive(Debug)]
 pub struct Vigil {
     window: Duration,
     max: Duration,
+    /// When the last wait ended: what was found is served since.
+    found_at: Duration,
+    /// Waits still to be slept through.
+    rest: u32,
 }
 
 impl Vigil {
@@ -24,8 +34,12 @@ impl Vigil {
     /// Never longer than `max`; zero: who waits sleeps.
     #[must_use]
     pub const fn new(max: Duration) -> Self {
-        let window = Duration::ZERO;
-        Vigil { window, max }
+        Vigil {
+            window: Duration::ZERO,
+            max,
+            found_at: Duration::ZERO,
+            rest: 0,
+        }
     }
 
     /// Looks until something is found. `look` is told whether it may sleep until there is something.
@@ -39,14 +53,25 @@ impl Vigil {
     ) -> Result<T, E> {
         let began = clock.monotonic();
         let gap = || clock.monotonic().saturating_sub(began);
+        self.rest = match began.saturating_sub(self.found_at) {
+            served if served > self.max => REST,
+            _ => self.rest.saturating_sub(1),
+        };
+        let window = if self.rest > 0 {
+            Duration::ZERO
+        } else {
+            self.window
+        };
         let found = loop {
-            let sleeps = gap() >= self.window;
+            let sleeps = gap() >= window;
             if let Some(found) = look(sleeps)? {
                 break found;
             }
             hint::spin_loop();
         };
-        self.note(gap());
+        let gap = gap();
+        self.note(gap);
+        self.found_at = began + gap;
         Ok(found)
     }
 
@@ -104,6 +129,23 @@ mod tests {
         // It did not pay: the next is waited for asleep, at the first look.
         assert!(wait(&mut vigil, &clock, 1000).1);
         assert_eq!(wait(&mut vigil, &clock, 12), (1, true));
+    }
+
+    #[test]
+    fn who_waits_for_the_disk_sleeps_at_once() {
+        let (mut vigil, clock) = (Vigil::new(Vigil::MAX), Ticking::default());
+        let mut slept = |served: u64| {
+            let from = clock.monotonic();
+            while clock.monotonic() < from + Duration::from_micros(served) {}
+            wait(&mut vigil, &clock, 12).1
+        };
+        (0..9).for_each(|_| drop(slept(5)));
+        assert!(!slept(5));
+        // A flush, and what comes soon after it; then there are no more of them.
+        assert!(slept(100));
+        let after: Vec<bool> = (0..2 * REST).map(|_| slept(5)).collect();
+        assert!(after.is_sorted_by(|a, b| a >= b), "{after:?}");
+        assert!(after[0] && !after[REST as usize], "{after:?}");
     }
 
     #[test]
