@@ -8,8 +8,8 @@
 //!                                                               └─ full: the connection's writer waits
 //! ```
 //!
-//! Plain threads: a connection is one thread (two once its socket was full), and a request that
-//! is answered from memory costs a share of one `recv` and one `send`, no allocation and no hand-over.
+//! Plain threads: a connection is one thread (two once its socket was full, none while its client wants nothing), and
+//! a request that is answered from memory costs a share of one `recv` and one `send`, no allocation and no hand-over.
 //!
 //! **Invariants:** nobody but a connection's own threads ever waits for its socket, so a client that
 //! does not read harms only itself. Replies are held while there are more requests to parse, never while
@@ -20,6 +20,7 @@ mod buffer;
 mod connection;
 mod execute;
 mod handshake;
+mod idle;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
 mod listener;
@@ -57,6 +58,8 @@ pub struct Config {
     /// A thread that has answered a client that waits for each of its answers looks for its next request for so long, if that pays,
     /// before it sleeps.
     pub poll: Duration,
+    /// A connection over which nothing has come for so long gives its thread up until something does.
+    pub idle_after: Duration,
     /// What a client gets that names no export.
     pub default_export: Option<String>,
 }
@@ -73,6 +76,7 @@ impl Default for Config {
             reserved_bytes_per_connection: 256 << 10,
             in_flight_bytes: 512 << 20,
             poll: env::Vigil::MAX,
+            idle_after: Duration::from_secs(5),
             default_export: None,
         }
     }

@@ -13,7 +13,7 @@ use nbd_proto::{
     ErrorCode, PAYLOAD_LEN_MAX,
     request::{Command, CommandFlags, EXTENDED_REQUEST_LEN, REQUEST_LEN, Request},
 };
-use std::{io, sync::Arc};
+use std::{io, ops::ControlFlow, sync::Arc};
 
 /// Replies are sent when so much was gathered, bytes, even if there are more requests to parse.
 const GATHER_MAX: usize = 256 << 10;
@@ -56,6 +56,16 @@ pub(crate) struct Reader<'a> {
     disconnected: bool,
 }
 
+/// Why a reader is done.
+pub(crate) enum Done {
+    /// The client wants nothing at the moment, and nothing of it is in flight.
+    Idle,
+    /// It took its leave.
+    Disconnected,
+    /// It is gone, or the server ends.
+    Gone,
+}
+
 /// Whether there will be more.
 #[derive(PartialEq, Eq)]
 enum Next {
@@ -89,17 +99,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether the client took its leave; else it is gone.
-    pub(crate) const fn disconnected(&self) -> bool {
-        self.disconnected
-    }
-
-    /// Serves until the client leaves or the server ends.
+    /// Serves until the client leaves, or does nothing for a while, or the server ends.
     ///
     /// # Errors
     /// The connection broke, or the client is out of step.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
-        while let Some(request) = self.next_request()? {
+    pub(crate) fn run(&mut self) -> io::Result<Done> {
+        loop {
+            let request = match self.next_request()? {
+                ControlFlow::Continue(request) => request,
+                ControlFlow::Break(Done::Idle) => return Ok(Done::Idle),
+                ControlFlow::Break(_) => break,
+            };
             self.batch += 1;
             let counters = &self.connection.counters;
             counters.request(request.command, request.length);
@@ -110,10 +120,14 @@ impl<'a> Reader<'a> {
                 self.send()?;
             }
         }
-        self.send()
+        self.send()?;
+        Ok(match self.disconnected {
+            true => Done::Disconnected,
+            false => Done::Gone,
+        })
     }
 
-    fn next_request(&mut self) -> io::Result<Option<Request>> {
+    fn next_request(&mut self) -> io::Result<ControlFlow<Done, Request>> {
         loop {
             let bytes = self.receiver.available();
             let parsed = if self.session.extended() {
@@ -128,30 +142,38 @@ impl<'a> Reader<'a> {
             if let Some(parsed) = parsed {
                 let (request, len) = parsed.map_err(invalid)?;
                 self.receiver.consume(len);
-                return Ok(Some(request));
+                return Ok(ControlFlow::Continue(request));
             }
             self.send()?;
             if self.connection.is_draining() {
-                return Ok(None);
+                return Ok(ControlFlow::Break(Done::Gone));
             }
             self.receiver.make_room(Receiver::CAPACITY);
-            if !self.receive()? {
-                return Ok(None);
+            match self.receive()? {
+                Some(true) => self.note_batch(),
+                Some(false) => return Ok(ControlFlow::Break(Done::Gone)),
+                None if self.is_idle() => return Ok(ControlFlow::Break(Done::Idle)),
+                None => {}
             }
-            self.note_batch();
         }
     }
 
-    /// Waits for more bytes, awake for a while if the client is likely to send some soon; `false` is the end.
-    fn receive(&mut self) -> io::Result<bool> {
+    /// Nothing is begun.
+    fn is_idle(&self) -> bool {
+        self.receiver.available().is_empty() && !self.connection.outbox.has_jobs()
+    }
+
+    /// Waits for more bytes, awake for a while if the client is likely to send some soon; `false` is the end, `None` that
+    /// nothing came for long.
+    fn receive(&mut self) -> io::Result<Option<bool>> {
         let socket = &self.connection.outbox.socket;
         if self.solitary < SOLITARY || sync::IS_MODEL {
-            return self.receiver.fill(socket);
+            return self.receiver.fill_soon(socket);
         }
         let receiver = &mut self.receiver;
         self.vigil.wait(self.clock, |sleeps| match sleeps {
-            true => receiver.fill(socket).map(Some),
-            false => receiver.try_fill(socket),
+            true => receiver.fill_soon(socket).map(Some),
+            false => Ok(receiver.try_fill(socket)?.map(Some)),
         })
     }
 

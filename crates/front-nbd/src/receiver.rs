@@ -41,6 +41,13 @@ impl Receiver {
         Ok(n > 0)
     }
 
+    /// As [`fill`](Self::fill), but `None` if nothing came for long.
+    pub(crate) fn fill_soon(&mut self, socket: &Socket) -> io::Result<Option<bool>> {
+        let n = socket.recv_soon(&mut self.buf[self.end..])?;
+        self.end += n.unwrap_or(0);
+        Ok(n.map(|n| n > 0))
+    }
+
     /// As [`fill`](Self::fill), but `None` where it would wait.
     pub(crate) fn try_fill(&mut self, socket: &Socket) -> io::Result<Option<bool>> {
         let n = socket.try_recv(&mut self.buf[self.end..])?;

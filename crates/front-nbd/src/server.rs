@@ -5,10 +5,12 @@ use crate::{
     budget::Budget,
     buffer::Recycler,
     connection::{Connection, Workers},
+    execute::Session,
     handshake,
+    idle::{Idle, Idler},
     listener::{self, Stop},
     outbox::{Commons, Outbox},
-    reader::Reader,
+    reader::{Done, Reader},
     socket::Socket,
     stats::Counters,
 };
@@ -18,7 +20,7 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -30,6 +32,8 @@ pub struct Server {
     shared: Arc<Shared>,
     stop: Arc<Stop>,
     listeners: Mutex<Vec<Listener>>,
+    /// Looks after those that are idle.
+    watch: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Listener {
@@ -44,6 +48,7 @@ struct Shared {
     workers: Arc<Workers>,
     commons: Arc<Commons>,
     connections: Mutex<Connections>,
+    idle: Idle<Registered>,
     one_ended: Condvar,
     /// Threads that read for an export: several connections get no more of the processors than one.
     shares: Shares,
@@ -62,25 +67,30 @@ impl Server {
     /// A server without listeners.
     ///
     /// # Errors
-    /// The system has no file descriptor to give.
+    /// The system has no file descriptor or no thread to give.
     pub fn start(exports: Arc<dyn Exports>, env: Env, config: Config) -> io::Result<Self> {
         let commons = Commons {
             budget: Budget::new(config.in_flight_bytes),
             recycler: Recycler::default(),
         };
+        let shared = Arc::new(Shared {
+            exports,
+            workers: Arc::new(Workers::new("nbd-worker", config.workers)),
+            config,
+            env,
+            commons: Arc::new(commons),
+            connections: Mutex::default(),
+            idle: Idle::new()?,
+            one_ended: Condvar::new(),
+            shares: Shares::default(),
+        });
+        let watched = Arc::clone(&shared);
+        let watch = env::spawn("nbd-idle", move || watched.idle.watch(Registered::go_on))?;
         Ok(Server {
-            shared: Arc::new(Shared {
-                exports,
-                workers: Arc::new(Workers::new("nbd-worker", config.workers)),
-                config,
-                env,
-                commons: Arc::new(commons),
-                connections: Mutex::default(),
-                one_ended: Condvar::new(),
-                shares: Shares::default(),
-            }),
+            shared,
             stop: Arc::new(Stop::new()?),
             listeners: Mutex::default(),
+            watch: Mutex::new(Some(watch)),
         })
     }
 
@@ -173,6 +183,11 @@ impl Server {
             connection.outbox.fail(&io::Error::other("shutdown"));
         }
         let left = self.shared.wait_for_end(Self::LAST_GRACE);
+        self.shared.idle.end();
+        if let Some(watch) = self.watch.lock().take() {
+            // It does not panic.
+            let _ = watch.join();
+        }
         if left == 0 {
             self.shared.workers.stop();
         }
@@ -230,9 +245,7 @@ impl Shared {
             shared: self.clone(),
             connection,
         };
-        // If there is no thread, the guard is dropped with the closure.
-        env::spawn("nbd-connection", move || guard.serve())?;
-        Ok(())
+        guard.spawn()
     }
 
     fn admit(&self, socket: Socket) -> io::Result<Arc<Connection>> {
@@ -291,24 +304,47 @@ struct Registered {
     connection: Arc<Connection>,
 }
 
+impl Idler for Registered {
+    fn key(&self) -> u64 {
+        self.connection.id
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.connection.outbox.socket.as_fd()
+    }
+}
+
 impl Registered {
-    fn serve(&self) {
-        let (connection, shared) = (&self.connection, &self.shared);
-        let (socket, clock) = (&connection.outbox.socket, &*shared.env.clock);
-        let exports = &*shared.exports;
-        let session = match handshake::negotiate(socket, exports, &shared.config, clock) {
-            Ok(Some(session)) => connection.session.get_or_init(|| session),
-            Ok(None) => return,
-            Err(error) => {
-                tracing::debug!(%error, peer = connection.peer, "an NBD handshake failed");
-                return;
+    /// Without a thread, it is dropped.
+    fn spawn(self) -> io::Result<()> {
+        env::spawn("nbd-connection", move || self.serve()).map(drop)
+    }
+
+    /// It was idle, and something has come.
+    fn go_on(self) {
+        if let Err(error) = self.spawn() {
+            tracing::warn!(%error, "an idle NBD connection is cut: there is no thread for it");
+        }
+    }
+
+    fn serve(self) {
+        let shared = Arc::clone(&self.shared);
+        let mut waits = self;
+        while matches!(waits.converse(), Done::Idle) {
+            match shared.idle.leave(waits) {
+                Ok(()) => return,
+                Err(back) => waits = back,
             }
+        }
+    }
+
+    /// From the handshake on, or from where it was when it became idle.
+    fn converse(&self) -> Done {
+        let (connection, shared) = (&self.connection, &self.shared);
+        let clock = &*shared.env.clock;
+        let Some(session) = connection.session.get().or_else(|| self.begin()) else {
+            return Done::Gone;
         };
-        tracing::debug!(
-            export = session.export,
-            peer = connection.peer,
-            "an NBD client is connected"
-        );
         let _share = shared.shares.join(session.owner);
         let lines = connection.lines.get_or_init(|| {
             let workers = shared.workers.clone();
@@ -322,16 +358,39 @@ impl Registered {
             clock,
             Vigil::new(shared.config.poll),
         );
-        if let Err(error) = reader.run() {
+        let done = reader.run().unwrap_or_else(|error| {
             connection.outbox.fail(&error);
-        }
-        if !reader.disconnected() {
+            Done::Gone
+        });
+        if matches!(done, Done::Gone) {
             connection.abandon();
         }
+        done
     }
-}
 
-impl Registered {
+    /// The handshake. `None`: there is nothing to be served.
+    fn begin(&self) -> Option<&Session> {
+        let (connection, shared) = (&self.connection, &self.shared);
+        let (socket, clock) = (&connection.outbox.socket, &*shared.env.clock);
+        let negotiated = handshake::negotiate(socket, &*shared.exports, &shared.config, clock);
+        let negotiated = negotiated.and_then(|session| {
+            socket.set_idle(shared.config.idle_after)?;
+            Ok(session)
+        });
+        let session = negotiated
+            .inspect_err(|error| {
+                tracing::debug!(%error, peer = connection.peer, "an NBD handshake failed");
+            })
+            .ok()??;
+        let session = connection.session.get_or_init(|| session);
+        tracing::debug!(
+            export = session.export,
+            peer = connection.peer,
+            "an NBD client is connected"
+        );
+        Some(session)
+    }
+
     /// Says that a client is gone, if it had anything open.
     fn tell(&self) {
         let connection = &self.connection;

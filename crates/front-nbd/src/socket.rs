@@ -8,7 +8,7 @@ use rustix::{
 };
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -30,15 +30,30 @@ impl Socket {
 
     /// Waits for bytes and takes some; 0 is the end.
     pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(n) = self.recv_soon(buf)? {
+                return Ok(n);
+            }
+        }
+    }
+
+    /// As [`recv`](Self::recv), but `None` if nothing came for as long as [`set_idle`](Self::set_idle) says.
+    pub(crate) fn recv_soon(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         self.recv_with(buf, RecvFlags::empty())
+    }
+
+    /// Who waits with [`recv_soon`](Self::recv_soon) does so for so long.
+    pub(crate) fn set_idle(&self, after: Duration) -> io::Result<()> {
+        Ok(sockopt::set_socket_timeout(
+            &self.fd,
+            sockopt::Timeout::Recv,
+            Some(after),
+        )?)
     }
 
     /// Takes some bytes if any are there; 0 is the end.
     pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.recv_with(buf, RecvFlags::DONTWAIT) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            other => other.map(Some),
-        }
+        self.recv_with(buf, RecvFlags::DONTWAIT)
     }
 
     /// Waits until `buf` is full; less is the end.
@@ -46,18 +61,19 @@ impl Socket {
         let mut got = 0;
         while got < buf.len() {
             match self.recv_with(&mut buf[got..], RecvFlags::WAITALL)? {
-                0 => break,
-                n => got += n,
+                Some(0) => break,
+                n => got += n.unwrap_or(0),
             }
         }
         Ok(got)
     }
 
-    fn recv_with(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+    fn recv_with(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<Option<usize>> {
         loop {
             match recv(&self.fd, &mut *buf, flags) {
-                Ok((n, _)) => return Ok(n),
+                Ok((n, _)) => return Ok(Some(n)),
                 Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
                 Err(e) => return Err(e.into()),
             }
         }
@@ -145,6 +161,10 @@ impl Socket {
     pub(crate) fn cut(&self) {
         // As above.
         let _ = shutdown(&self.fd, Shutdown::Both);
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Who is at the other end, for people.

@@ -9,8 +9,11 @@ use super::{
 };
 use anyhow::{Context, Result};
 use e2e::{api, daemon::Daemon, stopwatch::Stopwatch, torture::nbd::Client};
+use std::time::Duration;
 
 const CLONES: usize = 1000;
+/// After so long a connection is one of a machine that does nothing.
+const IDLE: Duration = Duration::from_secs(8);
 
 /// Time of all, then bytes stored and bytes of memory for each.
 pub(crate) fn run(bed: &mut Bed) -> Result<Vec<Outcome>> {
@@ -39,6 +42,7 @@ pub(crate) fn run(bed: &mut Bed) -> Result<Vec<Outcome>> {
             listed - created,
             watch.elapsed().as_secs_f64() - listed
         );
+        std::thread::sleep(IDLE);
         drained(&daemon)?;
         memory.push(
             memory_bytes(&daemon)?.saturating_sub(memory_before) as f64 / CLONES as f64 / 1024.0,

@@ -4,6 +4,7 @@
 
 mod client;
 mod handshake;
+mod idle;
 mod limits;
 mod server;
 mod throttle;
