@@ -25,7 +25,8 @@ pub(crate) struct Open {
 }
 
 enum Entry {
-    Block(SharedBlock, BlockHash),
+    /// At this place of the volume.
+    Block(u64, SharedBlock, BlockHash),
     Node(NewFrame),
 }
 
@@ -55,8 +56,8 @@ impl Open {
         (self.entries.len() * BLOCK_SIZE) as u64
     }
 
-    pub(crate) fn block(&mut self, block: &SharedBlock, hash: BlockHash) -> Pointer {
-        self.push(Entry::Block(Arc::clone(block), hash))
+    pub(crate) fn block(&mut self, index: u64, block: &SharedBlock, hash: BlockHash) -> Pointer {
+        self.push(Entry::Block(index, Arc::clone(block), hash))
     }
 
     pub(crate) fn node(&mut self, node: &Node) -> Pointer {
@@ -88,7 +89,7 @@ impl Open {
     pub(crate) fn build(&self, store: StoreId, codec: Codec, mut object: Object) -> Built {
         let runs = self.runs();
         let hash_of = |entry: &Entry| match entry {
-            Entry::Block(_, hash) => *hash,
+            Entry::Block(.., hash) => *hash,
             Entry::Node(_) => UNHASHED,
         };
         let hashes: Vec<BlockHash> = self.entries.iter().map(hash_of).collect();
@@ -116,11 +117,12 @@ impl Open {
         }
     }
 
-    /// Blocks of a frame each, or a single node.
+    /// Blocks of a frame each, which follow each other in the volume, or a single node.
     fn runs(&self) -> Vec<&[Entry]> {
-        let is_block = |entry: &Entry| matches!(entry, Entry::Block(..));
         self.entries
-            .chunk_by(|a, b| is_block(a) && is_block(b))
+            .chunk_by(
+                |a, b| matches!((a, b), (Entry::Block(a, ..), Entry::Block(b, ..)) if a + 1 == *b),
+            )
             .flat_map(|run| run.chunks(FRAME_BLOCKS))
             .collect()
     }
@@ -133,7 +135,7 @@ fn compress(run: &[Entry], codec: Codec, place: &mut [u8]) -> PlacedFrame {
     }
     let mut plain = [0; FRAME_SIZE];
     for (entry, place) in run.iter().zip(plain.as_chunks_mut::<BLOCK_SIZE>().0) {
-        if let Entry::Block(block, _) = entry {
+        if let Entry::Block(_, block, _) = entry {
             *place = *block.bytes();
         }
     }

@@ -97,6 +97,21 @@ fn assert_reads(store: &PackStore, pointers: &[Pointer], blocks: &[SharedBlock])
 }
 
 #[test]
+fn only_what_follows_each_other_shares_a_frame() {
+    let machine = Machine::new(1);
+    let store = machine.open();
+    let mut writer = store.writer(Codec::Lz4, true);
+    let indexes = [0, 1, 2, 3, 4, 9, 20, 21];
+    let all = blocks(0..8);
+    let pointers = writer.write_scattered(&indexes, &all).unwrap();
+    writer.finish().unwrap();
+    let info = store.info(pointers[0].pack()).unwrap();
+    let sizes: Vec<u8> = info.frames.iter().map(|frame| frame.blocks).collect();
+    assert_eq!(sizes, [4, 1, 1, 2]);
+    assert_reads(&store, &pointers, &all);
+}
+
+#[test]
 fn what_is_written_is_read_with_every_codec() {
     for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
         let machine = Machine::new(1);

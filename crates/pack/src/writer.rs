@@ -98,14 +98,29 @@ impl PackWriter {
     /// # Errors
     /// Those of the brick, and of reserving ids. The writer is of no use afterwards: drop it.
     pub fn write_blocks(&mut self, blocks: &[SharedBlock]) -> Result<Vec<Pointer>, Error> {
+        let indexes: Vec<u64> = (0..).take(blocks.len()).collect();
+        self.write_scattered(&indexes, blocks)
+    }
+
+    /// As [`write_blocks`](Self::write_blocks), of blocks that are at `indexes` of a volume, in ascending order. Only what
+    /// follows each other there shares a frame: nobody who reads the one wants the other.
+    ///
+    /// # Errors
+    /// As [`write_blocks`](Self::write_blocks).
+    pub fn write_scattered(
+        &mut self,
+        indexes: &[u64],
+        blocks: &[SharedBlock],
+    ) -> Result<Vec<Pointer>, Error> {
         let mut pointers = Vec::with_capacity(blocks.len());
         self.stats.blocks_in += blocks.len() as u64;
-        for segment in blocks.chunks(PACK_BLOCKS) {
+        let segments = indexes.chunks(PACK_BLOCKS).zip(blocks.chunks(PACK_BLOCKS));
+        for (indexes, segment) in segments {
             if self.dedup {
-                self.write_deduplicated(segment, &mut pointers)?;
+                self.write_deduplicated(indexes, segment, &mut pointers)?;
             } else {
-                for block in segment {
-                    pointers.push(self.store_block(block, UNHASHED)?);
+                for (index, block) in indexes.iter().zip(segment) {
+                    pointers.push(self.store_block(*index, block, UNHASHED)?);
                 }
             }
             if self.full.len() >= PUT_TOGETHER {
@@ -184,12 +199,13 @@ impl PackWriter {
 
     fn write_deduplicated(
         &mut self,
+        indexes: &[u64],
         segment: &[SharedBlock],
         pointers: &mut Vec<Pointer>,
     ) -> Result<(), Error> {
         let hashes = self.hash(segment);
         let hits = self.find(&hashes)?;
-        for ((block, hash), hit) in segment.iter().zip(hashes).zip(hits) {
+        for (((index, block), hash), hit) in indexes.iter().zip(segment).zip(hashes).zip(hits) {
             // Found by this writer before, or just now among the blocks before this one.
             let known = hit.or_else(|| self.mine.get(&hash).copied());
             if let Some(pointer) = known {
@@ -197,7 +213,7 @@ impl PackWriter {
                 pointers.push(pointer);
                 continue;
             }
-            let pointer = self.store_block(block, hash)?;
+            let pointer = self.store_block(*index, block, hash)?;
             if let Entry::Vacant(place) = self.mine.entry(hash) {
                 place.insert(pointer);
             }
@@ -240,7 +256,12 @@ impl PackWriter {
         Ok(hits)
     }
 
-    fn store_block(&mut self, block: &SharedBlock, hash: BlockHash) -> Result<Pointer, Error> {
+    fn store_block(
+        &mut self,
+        index: u64,
+        block: &SharedBlock,
+        hash: BlockHash,
+    ) -> Result<Pointer, Error> {
         if let Some(full) = self.data.take_if(|data| data.is_full()) {
             self.full.push(full);
             self.many = true;
@@ -249,7 +270,7 @@ impl PackWriter {
             self.data = Some(Open::new(self.take_id()?));
         }
         let data = self.data.as_mut().expect("opened just now");
-        Ok(data.block(block, hash))
+        Ok(data.block(index, block, hash))
     }
 
     fn retire_nodes(&mut self) {

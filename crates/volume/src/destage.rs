@@ -118,9 +118,12 @@ impl Volume {
             .partition(|(_, block)| is_zero_block(block));
         let (indexes, blocks): (Vec<u64>, Vec<SharedBlock>) = stored.into_iter().unzip();
         let mut pointers = Vec::with_capacity(blocks.len());
-        for blocks in blocks.chunks(BLOCKS_AT_ONCE) {
+        let parts = indexes
+            .chunks(BLOCKS_AT_ONCE)
+            .zip(blocks.chunks(BLOCKS_AT_ONCE));
+        for (indexes, blocks) in parts {
             self.shared.check_hurry()?;
-            pointers.extend(writer.write_blocks(blocks)?);
+            pointers.extend(writer.write_scattered(indexes, blocks)?);
         }
         let hidden = below.as_ref().map(|below| below.hidden(layer, &zero));
         let hidden = hidden.unwrap_or_default();
