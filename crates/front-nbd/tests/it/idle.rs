@@ -50,8 +50,8 @@ fn an_idle_connection_has_no_thread_and_goes_on_with_one() {
     }
     wait_until_idle();
     // One leaves, one is cut off, the others see the end of the server.
-    clients.remove(0).send(Command::Disconnect, NONE, 0, 0, &[]);
     let cut = world.server.connections()[1].id;
+    clients.remove(0).send(Command::Disconnect, NONE, 0, 0, &[]);
     assert!(world.server.disconnect(cut));
     assert!(clients.remove(0).was_closed());
     assert_eq!(world.server.shutdown(PATIENCE), 0);
