@@ -84,11 +84,12 @@ impl Server {
             one_ended: Condvar::new(),
             shares: Shares::default(),
         });
+        let stop = Arc::new(Stop::new()?);
         let watched = Arc::clone(&shared);
         let watch = env::spawn("nbd-idle", move || watched.idle.watch(Registered::go_on))?;
         Ok(Server {
             shared,
-            stop: Arc::new(Stop::new()?),
+            stop,
             listeners: Mutex::default(),
             watch: Mutex::new(Some(watch)),
         })
