@@ -295,8 +295,43 @@ fn snapshot_changes(
 #[cfg(test)]
 mod tests {
     use super::{HOT_RUN_MAX, hot};
-    use std::sync::Arc;
-    use types::{BLOCK_SIZE, PackId, Pointer, SharedBlock};
+    use crate::{Config, Create, InitOptions, Source, Store};
+    use block::Durability;
+    use std::{path::Path, sync::Arc};
+    use types::{BLOCK_SIZE, Name, PackId, Pointer, SharedBlock};
+
+    #[test]
+    fn a_volume_takes_the_cache_of_its_blocks_and_not_of_their_versions() {
+        const BLOCKS: u64 = 256;
+        let sim = sim::SimEnv::new(1);
+        let dir = Path::new("/store");
+        Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
+        let config = Config {
+            cache_bytes: 64 << 20,
+            ..Config::small()
+        };
+        let store = Store::open(&sim.env(), dir, config).unwrap();
+        let name: Name = "a".parse().unwrap();
+        store
+            .create_volume(&Create::new(name.clone(), Source::Empty(1 << 30)))
+            .unwrap();
+        let device = store.device(&name.into()).unwrap();
+        let volume = store.shared.open_volumes().pop().unwrap();
+        let mut cached = Vec::new();
+        for version in 1..=40_u64 {
+            for n in 0..BLOCKS {
+                let mut data = [1; BLOCK_SIZE];
+                data[..8].copy_from_slice(&(version << 32 | n).to_le_bytes());
+                let offset = 2 * n * BLOCK_SIZE as u64;
+                device.write(offset, &data, Durability::Volatile).unwrap();
+            }
+            while volume.destage_due(true).unwrap() {}
+            cached.push(store.shared.packs.usage().block_bytes / BLOCK_SIZE as u64);
+        }
+        assert!(cached[0] >= BLOCKS, "{cached:?}");
+        // A version falls into four or five of the cache's 64 shards, each of which keeps the room for it.
+        assert!(cached[39] < 20 * BLOCKS, "{cached:?}");
+    }
 
     #[test]
     fn long_runs_are_not_hot() {
