@@ -4,15 +4,12 @@
 //! stack, and what its allocator keeps for it. So a connection that was idle for a while gives its thread up, one thread
 //! looks after all of those, and whoever sends something gets a thread again, which takes some ten microseconds.
 
-use rustix::{
-    buffer::spare_capacity,
-    event::{EventfdFlags, epoll, eventfd},
-    io::Errno,
-};
+use crate::listener::Stop;
+use rustix::{buffer::spare_capacity, event::epoll, io::Errno};
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
 };
 use sync::Mutex;
 
@@ -34,7 +31,7 @@ pub(crate) trait Idler: Send + 'static {
 /// Those who wait.
 pub(crate) struct Idle<T> {
     epoll: OwnedFd,
-    end: OwnedFd,
+    end: Stop,
     waiting: Mutex<HashMap<u64, T>>,
 }
 
@@ -43,7 +40,7 @@ impl<T: Idler> Idle<T> {
     /// The system has no file descriptor to give.
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let end = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let end = Stop::new()?;
         let data = epoll::EventData::new_u64(END);
         epoll::add(&epoll, &end, data, epoll::EventFlags::IN)?;
         Ok(Idle {
@@ -96,9 +93,7 @@ impl<T: Idler> Idle<T> {
 
     /// Nobody comes any more.
     pub(crate) fn end(&self) {
-        // Nobody reads it, so that it does not block; it stays raised.
-        let raised = rustix::io::write(self.end.as_fd(), &1_u64.to_ne_bytes());
-        if let Err(error) = raised {
+        if let Err(error) = self.end.raise() {
             tracing::warn!(%error, "the thread of idle NBD connections cannot be told to stop");
         }
     }

@@ -8,7 +8,7 @@ use rustix::{
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -26,7 +26,7 @@ pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)>
     Ok((listener.into(), address))
 }
 
-/// Tells every acceptor to stop.
+/// Tells threads that wait for something to stop.
 pub(crate) struct Stop(OwnedFd);
 
 impl Stop {
@@ -38,6 +38,12 @@ impl Stop {
         // Nobody reads it: it stays raised.
         rustix::io::write(&self.0, &1u64.to_ne_bytes())?;
         Ok(())
+    }
+}
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
