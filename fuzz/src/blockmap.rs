@@ -5,7 +5,7 @@
 
 use crate::{alloc::bounded, input::Input};
 use ::blockmap::{
-    BLOCKS_MAX, EXTENT_LEAVES_MAX, FANOUT, Node, NodeSink, NodeSource, changes, diff, extents,
+    BLOCKS_MAX, EXTENT_NODES_MAX, FANOUT, Node, NodeSink, NodeSource, changes, diff, extents,
     for_each_mapped, lookup, lookup_run, update, walk,
 };
 use brick::{Brick, Error as BrickError, ErrorKind, PackStat, Space};
@@ -192,9 +192,11 @@ fn ask(map: &Map, a: Root, b: Root, range: &Range<u64>) {
         assert!(covered <= range.end - range.start && (covered > 0 || range.is_empty()));
     }
     let everything = 0..BLOCKS_MAX;
-    let far = map.within(4 * (EXTENT_LEAVES_MAX + 1), "extents of all", || {
-        extents(map, a, everything, 50)
+    let reads = EXTENT_NODES_MAX + 8;
+    let _ = map.within(reads, "changes of all", || {
+        changes(map, a, b, everything.clone(), 50)
     });
+    let far = map.within(reads, "extents of all", || extents(map, a, everything, 50));
     assert!(far.is_err() || far.is_ok_and(|runs| !runs.is_empty() && runs.len() <= 50));
 }
 

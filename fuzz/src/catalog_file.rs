@@ -13,7 +13,7 @@ use std::{
     process::abort,
     sync::{LazyLock, Once},
 };
-use types::{Epoch, Generation, Root, SnapshotId, VolumeId, Limits};
+use types::{Epoch, Generation, Limits, Root, SnapshotId, VolumeId};
 
 const PATH: &str = "/catalog.redb";
 const DEEDS_MAX: usize = 16;

@@ -3,7 +3,7 @@
 use crate::{alloc::bounded, input::Input};
 use catalog::{Properties, SnapshotPolicy, SnapshotRecord, Trashed, VolumeRecord};
 use catalog_redb::testing::{reread, sealed, snapshot, volume};
-use types::{Codec, Epoch, Generation, PackId, Pointer, Root, SnapshotId, VolumeId, Limits};
+use types::{Codec, Epoch, Generation, Limits, PackId, Pointer, Root, SnapshotId, VolumeId};
 
 const TABLES: [&str; 4] = ["settings", "volumes", "snapshots", "counters"];
 const KEYS: [&[u8]; 4] = [

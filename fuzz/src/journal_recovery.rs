@@ -71,13 +71,20 @@ fn batch(generation: u64, blocks: u64) -> Batch {
 
 fn open(env: &Env) -> Result<(Journal, Vec<Replayed>), Error> {
     let mut replayed = Vec::new();
-    let journal = Journal::open(env, Path::new(DIR), STORE, CONFIG, JournalSeq(0), &mut |submit| {
-        // A record that logs nothing keeps no segment: it may be gone the next time.
-        if !submit.batches.is_empty() {
-            replayed.push(submit);
-        }
-        Ok(())
-    })?;
+    let journal = Journal::open(
+        env,
+        Path::new(DIR),
+        STORE,
+        CONFIG,
+        JournalSeq(0),
+        &mut |submit| {
+            // A record that logs nothing keeps no segment: it may be gone the next time.
+            if !submit.batches.is_empty() {
+                replayed.push(submit);
+            }
+            Ok(())
+        },
+    )?;
     Ok((journal, replayed))
 }
 

@@ -4,7 +4,7 @@
 //! once at most.
 
 use crate::alloc::bounded;
-use block::{Bitmap, BlockDevice, Error, ErrorKind, Exports, MemoryDevice, Departure};
+use block::{Bitmap, BlockDevice, Departure, Error, ErrorKind, Exports, MemoryDevice};
 use front_nbd::{Config, Server};
 use nbd_proto::{
     handshake::{

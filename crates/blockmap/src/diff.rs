@@ -2,7 +2,7 @@
 
 use crate::{
     Error, FANOUT, NodeSource, checked, child_range,
-    extents::{EXTENT_LEAVES_MAX, Runs},
+    extents::{Counting, Runs},
     fetch, overlap,
     scan::Flow,
     span,
@@ -40,7 +40,7 @@ pub fn diff<S: NodeSource + ?Sized>(
     f: &mut dyn FnMut(Changed) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Error<S::Error>> {
     let mut run: Option<Changed> = None;
-    let flow = compare(source, a, b, range, usize::MAX, &mut |piece| match piece {
+    let flow = compare(source, a, b, range, &mut |piece| match piece {
         Piece::Same(_) => Flow::Continue(()),
         Piece::Changed(block, data) => match &mut run {
             Some(run) if run.blocks.end == block && run.data == data => {
@@ -64,8 +64,8 @@ pub fn diff<S: NodeSource + ?Sized>(
 /// neighbours of different kinds, at most `max` of them.
 ///
 /// # Behavior
-/// Together they end before the range does only if `max` is reached or [`EXTENT_LEAVES_MAX`] pairs of leaves were
-/// compared; they hold at least one block unless the range is empty or `max` is 0.
+/// Together they end before the range does only if `max` is reached or
+/// [`EXTENT_NODES_MAX`](crate::EXTENT_NODES_MAX) nodes were read; they hold at least one block unless the range is empty or `max` is 0.
 ///
 /// # Errors
 /// As [`diff`].
@@ -78,17 +78,14 @@ pub fn changes<S: NodeSource + ?Sized>(
 ) -> Result<Vec<(u64, bool)>, Error<S::Error>> {
     let mut runs = Runs::new(max);
     if max > 0 {
-        let _ = compare(
-            source,
-            a,
-            b,
-            range,
-            EXTENT_LEAVES_MAX,
-            &mut |piece| match piece {
+        let source = Counting::new(source);
+        let _ = compare(&source, a, b, range, &mut |piece| {
+            match piece {
                 Piece::Same(blocks) => runs.push(blocks.end - blocks.start, false),
                 Piece::Changed(..) => runs.push(1, true),
-            },
-        )?;
+            }?;
+            source.enough()
+        })?;
     }
     Ok(runs.into_inner())
 }
@@ -101,24 +98,18 @@ enum Piece {
     Changed(u64, bool),
 }
 
-/// Hands pieces that make up `range` to `f` until it breaks or so many pairs of leaves were compared.
+/// Hands pieces that make up `range` to `f` until it breaks.
 fn compare<S: NodeSource + ?Sized>(
     source: &S,
     a: Root,
     b: Root,
     range: Range<u64>,
-    leaves_max: usize,
     f: &mut dyn FnMut(Piece) -> Flow,
 ) -> Result<Flow, Error<S::Error>> {
     let (a, b) = (checked(a)?, checked(b)?);
     let level = a.height.max(b.height);
     let beyond = range.start.max(span(level))..range.end;
-    let mut comparison = Comparison {
-        source,
-        range,
-        leaves_left: leaves_max,
-        f,
-    };
+    let mut comparison = Comparison { source, range, f };
     let flow = match level {
         0 => Flow::Continue(()),
         _ => comparison.subtrees(a, b, level, 0)?,
@@ -134,7 +125,6 @@ fn compare<S: NodeSource + ?Sized>(
 struct Comparison<'a, S: ?Sized> {
     source: &'a S,
     range: Range<u64>,
-    leaves_left: usize,
     f: &'a mut dyn FnMut(Piece) -> Flow,
 }
 
@@ -178,11 +168,7 @@ impl<S: NodeSource + ?Sized> Comparison<'_, S> {
             };
             (self.f)(piece)?;
         }
-        self.leaves_left = self.leaves_left.saturating_sub(1);
-        match self.leaves_left {
-            0 => Flow::Break(()),
-            _ => Flow::Continue(()),
-        }
+        Flow::Continue(())
     }
 
     /// The children of a subtree, as if it were as high as `level`.

@@ -25,8 +25,8 @@
 //! A node that points to itself or to an ancestor cannot lead astray: every descent ends after
 //! [`HEIGHT_MAX`] levels, and greater heights are refused. A map can still *claim* to map every
 //! block that its height covers through few nodes. What [`lookup`] and [`update`] read is bounded by
-//! the changes, what the others read by the blocks of the range that they are given; [`walk`] is bounded if
-//! its visitor remembers what it has seen, as marking does.
+//! the changes, [`extents`](crate::extents()) and [`changes`] by [`EXTENT_NODES_MAX`], the others by the blocks of
+//! the range that they are given; [`walk`] is bounded if its visitor remembers what it has seen, as marking does.
 
 mod diff;
 mod error;
@@ -38,7 +38,7 @@ mod walk;
 
 pub use diff::{Changed, changes, diff};
 pub use error::Error;
-pub use extents::{EXTENT_LEAVES_MAX, extents};
+pub use extents::{EXTENT_NODES_MAX, extents};
 pub use format::Node;
 pub use lookup::{leaf, lookup, lookup_run};
 pub use scan::for_each_mapped;

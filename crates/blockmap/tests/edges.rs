@@ -8,8 +8,8 @@
 mod store;
 
 use blockmap::{
-    BLOCKS_MAX, EXTENT_LEAVES_MAX, Error, Node, extents, leaf, lookup, self_check, span, update,
-    walk,
+    BLOCKS_MAX, EXTENT_NODES_MAX, Error, Node, changes, extents, leaf, lookup, self_check, span,
+    update, walk,
 };
 use std::{collections::HashSet, ops::Range};
 use store::{Missing, Store};
@@ -193,8 +193,39 @@ fn a_node_below_itself_leads_nowhere_far() {
     assert_eq!(seen.len(), 5, "once at each level");
     store.reads.set(0);
     let runs = extents(&store, root, 0..BLOCKS_MAX, usize::MAX).unwrap();
-    assert_eq!(runs, [(EXTENT_LEAVES_MAX as u64 * 512, true)]);
-    assert!(store.reads.get() < EXTENT_LEAVES_MAX as u64 + 10);
+    // Four of the nodes were no leaves.
+    assert_eq!(runs, [((EXTENT_NODES_MAX as u64 - 4) * 512, true)]);
+    assert!(store.reads.get() < EXTENT_NODES_MAX as u64 + 10);
+}
+
+/// Found by fuzzing: leaves were counted, and here are none, but 512² nodes that are empty.
+#[test]
+fn what_is_mapped_and_what_changed_is_told_after_few_nodes_though_none_is_a_leaf() {
+    let store = Store::default();
+    let [top, middle, empty] = [1, 2, 3].map(|n| Pointer::new(PackId(n), 0));
+    for (pointer, below) in [(top, middle), (middle, empty), (empty, Pointer::HOLE)] {
+        let mut node = Node::new();
+        (0..512).for_each(|slot| node.set(slot, below));
+        store.plant(pointer, node);
+    }
+    let root = Root {
+        pointer: top,
+        height: 4,
+    };
+    let all = 0..BLOCKS_MAX;
+    for changed in [false, true] {
+        store.reads.set(0);
+        let runs = match changed {
+            false => extents(&store, root, all.clone(), 9),
+            true => changes(&store, root, Root::EMPTY, all.clone(), 9),
+        };
+        assert!(
+            matches!(runs.as_deref(), Ok([(len, false)]) if *len > 0),
+            "{runs:?}"
+        );
+        let reads = store.reads.get();
+        assert!(reads < EXTENT_NODES_MAX as u64 + 10, "{reads} reads");
+    }
 }
 
 /// Found by fuzzing: what vanishes as a whole is counted, and one node that stands for all of a map was
