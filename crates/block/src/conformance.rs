@@ -31,6 +31,7 @@ fn read(device: &dyn BlockDevice, offset: u64, len: usize) -> Vec<u8> {
         .read(offset, &mut buf)
         .expect("a read within the device");
     let mut again = vec![0xaa; len];
+    device.expect(&[offset, u64::MAX]);
     if device
         .try_read(offset, &mut again)
         .expect("a read within the device")

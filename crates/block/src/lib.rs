@@ -40,6 +40,12 @@ pub trait BlockDevice: Send + Sync {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error>;
     /// As [`read`](Self::read) if everything is in memory; else `false`, quickly, `buf` in any state.
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool, Error>;
+    /// Short reads at these offsets are about to be tried, one by one. A hint: where each would wait for memory, all
+    /// can wait at once.
+    ///
+    /// # Behavior
+    /// Who has nothing to do for it does nothing, as this body does. Offsets may be anything.
+    fn expect(&self, _offsets: &[u64]) {}
     /// Writes all of `data` at `offset`.
     fn write(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), Error>;
     /// Makes `[offset, offset + len)` read as zeroes; space may be given back.

@@ -4,7 +4,7 @@
 //! takes longer than that, and costs the client a part of it. So who has just answered looks on for a while: as long as
 //! that has paid lately, and not at all when it has not.
 //!
-//! Nor after requests that take long, because they wait for the disk: the client's processor is asleep by then, and who
+//! Nor after requests of which each takes long, because they wait for the disk: the client's processor is asleep by then, and who
 //! answers and sleeps at once leaves it the one that is awake.
 
 use crate::Clock;
@@ -42,19 +42,21 @@ impl Vigil {
         }
     }
 
-    /// Looks until something is found. `look` is told whether it may sleep until there is something.
+    /// Looks until something is found, having served so many requests since it was last. `look` is told whether it may
+    /// sleep until there is something.
     ///
     /// # Errors
     /// What `look` answers.
     pub fn wait<T, E>(
         &mut self,
         clock: &dyn Clock,
+        served: u32,
         mut look: impl FnMut(bool) -> Result<Option<T>, E>,
     ) -> Result<T, E> {
         let began = clock.monotonic();
         let gap = || clock.monotonic().saturating_sub(began);
         self.rest = match began.saturating_sub(self.found_at) {
-            served if served > self.max => REST,
+            took if took > self.max * served.max(1) => REST,
             _ => self.rest.saturating_sub(1),
         };
         let window = if self.rest > 0 {
@@ -105,11 +107,16 @@ mod tests {
         }
     }
 
-    /// Waits for something that comes after `gap` µs; how often it was looked for, and whether asleep.
+    /// Waits for something that comes after `gap` µs, having served one request; how often it was looked for, and whether
+    /// asleep.
     fn wait(vigil: &mut Vigil, clock: &Ticking, gap: u64) -> (u32, bool) {
+        wait_after(1, vigil, clock, gap)
+    }
+
+    fn wait_after(served: u32, vigil: &mut Vigil, clock: &Ticking, gap: u64) -> (u32, bool) {
         let (looks, slept) = (Cell::new(0), Cell::new(false));
         let due = clock.monotonic() + Duration::from_micros(gap);
-        let found = vigil.wait(clock, |sleeps| {
+        let found = vigil.wait(clock, served, |sleeps| {
             looks.set(looks.get() + 1);
             slept.set(sleeps);
             while sleeps && clock.monotonic() < due {}
@@ -146,6 +153,19 @@ mod tests {
         let after: Vec<bool> = (0..2 * REST).map(|_| slept(5)).collect();
         assert!(after.is_sorted_by(|a, b| a >= b), "{after:?}");
         assert!(after[0] && !after[REST as usize], "{after:?}");
+    }
+
+    #[test]
+    fn many_requests_that_take_long_together_are_no_long_ones() {
+        let (mut vigil, clock) = (Vigil::new(Vigil::MAX), Ticking::default());
+        let mut slept = |served: u32, took: u64| {
+            let from = clock.monotonic();
+            while clock.monotonic() < from + Duration::from_micros(took) {}
+            wait_after(served, &mut vigil, &clock, 12).1
+        };
+        assert!((0..9).any(|_| !slept(1, 5)));
+        assert!(!slept(100, 1000));
+        assert!(slept(10, 1000));
     }
 
     #[test]

@@ -171,10 +171,11 @@ impl<'a> Reader<'a> {
             return self.receiver.fill_soon(socket);
         }
         let receiver = &mut self.receiver;
-        self.vigil.wait(self.clock, |sleeps| match sleeps {
-            true => receiver.fill_soon(socket).map(Some),
-            false => Ok(receiver.try_fill(socket)?.map(Some)),
-        })
+        self.vigil
+            .wait(self.clock, self.batch, |sleeps| match sleeps {
+                true => receiver.fill_soon(socket).map(Some),
+                false => Ok(receiver.try_fill(socket)?.map(Some)),
+            })
     }
 
     /// More requests have come: a client that waits for its answers has had all by now, also those of workers.

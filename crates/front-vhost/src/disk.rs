@@ -141,10 +141,15 @@ impl Disk {
         }
     }
 
+    /// Where a read or write says that it begins.
+    pub(crate) fn offset(request: &Request) -> Option<u64> {
+        request.header.sector.checked_mul(SECTOR)
+    }
+
     /// Where a read or write begins, if it may be done.
     fn check_data(&self, request: &Request) -> Option<u64> {
         let len = request.data_len();
-        let offset = request.header.sector.checked_mul(SECTOR)?;
+        let offset = Self::offset(request)?;
         let possible = len.is_multiple_of(SECTOR) && len <= DATA_MAX;
         let size = self.device.info().size;
         (possible && check_range("data", offset, len, size).is_ok()).then_some(offset)

@@ -4,7 +4,7 @@ use crate::{
     disk::Disk,
     inflight::{Inflight, Recovered},
     memory::Broken,
-    request::{Parser, Request},
+    request::{Kind, Parser, Request},
     ring::Ring,
     stats::Tally,
     wakeup::{Bell, Wakeup},
@@ -26,6 +26,10 @@ use sync::{Condvar, Mutex, thread::JoinHandle};
 /// Answers are shown to the guest once so many were gathered, even if there is more to do: it goes on with them meanwhile.
 /// With all of a queue at once, guest and device would wait for each other by turns.
 const BATCH: usize = 4;
+/// Requests are looked at so many at a time, so that what they need in memory is on its way when each is served.
+const AHEAD: usize = 8;
+/// Reads of more bytes wait for their own data, not for what finds it.
+const EXPECTED_MAX: u64 = 32 << 10;
 /// After so many requests, each alone in flight, the guest is taken to wait for each of its answers, and a hand-over
 /// would only cost time.
 const SOLITARY: u32 = 8;
@@ -202,7 +206,7 @@ pub(crate) struct End {
 }
 
 impl Running {
-    /// Goes on with number `next`, after what has to be done again.
+    /// Takes what has to be done again, as if it came with number `next` first, and goes on with what comes after.
     ///
     /// # Errors
     /// There is no thread to be had, or `kick` is nothing that can be waited for.
@@ -286,7 +290,7 @@ pub(crate) fn serve_waiting(queue: Queue, jobs: Arc<Jobs>) -> Result<(), Broken>
     let count = available.wrapping_sub(next).min(runner.queue.ring.size());
     let outcome = (0..count).try_for_each(|n| {
         let head = runner.queue.ring.available_head(next.wrapping_add(n));
-        runner.take(head, true)
+        runner.take(&[head], true)
     });
     runner.answer();
     outcome
@@ -299,13 +303,19 @@ struct Runner {
     /// Requests that limits of the device hold back.
     lines: Arc<Lines<Job>>,
     parser: Parser,
+    requests: [Request; AHEAD],
+    /// Of reads among them.
+    offsets: Vec<u64>,
     next: u16,
     counter: u64,
     /// Not shown yet.
     done: Vec<Done>,
+    /// All answers were shown, so that the guest may be asleep: it has the next one at once, and wakes up while others
+    /// are made.
+    awaited: bool,
     tally: Tally,
-    /// Requests that came together last.
-    taken: u32,
+    /// How many requests came together last.
+    together: u32,
     /// How many requests in a row were alone in flight.
     solitary: u32,
     vigil: Vigil,
@@ -320,11 +330,14 @@ impl Runner {
             queue,
             jobs,
             parser: Parser::default(),
+            requests: Default::default(),
+            offsets: Vec::with_capacity(AHEAD),
             next,
             counter,
             done: Vec::with_capacity(BATCH),
+            awaited: false,
             tally: Tally::default(),
-            taken: 0,
+            together: 0,
             solitary: 0,
         }
     }
@@ -338,12 +351,13 @@ impl Runner {
 
     fn serve_until_stopped(&mut self, again: &[u16], wakeup: &Wakeup) -> Result<(), Broken> {
         self.tally.resumed(again.len());
-        for &head in again {
-            self.take(head, false)?;
+        for heads in again.chunks(AHEAD) {
+            self.take(heads, false)?;
         }
         self.answer();
         while !self.queue.stopping.load(Acquire) {
             self.queue.ring.want_no_kick();
+            self.awaited = true;
             self.serve_available()?;
             self.wait_for_more(wakeup);
         }
@@ -354,16 +368,18 @@ impl Runner {
     fn wait_for_more(&mut self, wakeup: &Wakeup) {
         let (queue, next) = (&self.queue, self.next);
         let is_due = || queue.ring.available_index() != next || queue.stopping.load(Acquire);
-        let Ok(slept) = self.vigil.wait(&*queue.disk.clock, |sleeps| {
-            if !sleeps {
-                return Ok::<_, Infallible>(is_due().then_some(false));
-            }
-            let asleep = !queue.ring.want_kick(next);
-            if asleep {
-                wakeup.wait();
-            }
-            Ok(Some(asleep))
-        });
+        let Ok(slept) = self
+            .vigil
+            .wait(&*queue.disk.clock, self.together, |sleeps| {
+                if !sleeps {
+                    return Ok::<_, Infallible>(is_due().then_some(false));
+                }
+                let asleep = !queue.ring.want_kick(next);
+                if asleep {
+                    wakeup.wait();
+                }
+                Ok(Some(asleep))
+            });
         if slept {
             self.tally.woke_up();
         }
@@ -384,27 +400,26 @@ impl Runner {
             if taken == 0 {
                 self.note_turn();
             }
-            for _ in 0..count {
-                let head = self.queue.ring.available_head(self.next);
-                let alone = taken == 0 && count == 1 && self.solitary >= SOLITARY;
-                self.take(head, alone && !self.queue.has_jobs())?;
-                self.next = self.next.wrapping_add(1);
-                taken += 1;
-                if self.done.len() >= BATCH {
-                    self.answer();
-                }
-            }
+            let count = count.min(AHEAD as u16);
+            let heads: [u16; AHEAD] = std::array::from_fn(|n| {
+                let number = self.next.wrapping_add(n as u16);
+                self.queue.ring.available_head(number)
+            });
+            let alone = taken == 0 && count == 1 && self.solitary >= SOLITARY;
+            let wait = alone && !self.queue.has_jobs();
+            self.take(&heads[..count.into()], wait)?;
+            taken += u32::from(count);
         }
         self.answer();
         if taken > 0 {
-            self.taken = taken;
+            self.together = taken;
         }
         Ok(())
     }
 
     /// More requests have come: a guest that waits for its answers has had all by now, also those of workers.
     fn note_turn(&mut self) {
-        let alone = self.taken <= 1 && !self.queue.has_jobs();
+        let alone = self.together <= 1 && !self.queue.has_jobs();
         self.solitary = if alone {
             self.solitary.saturating_add(1)
         } else {
@@ -412,12 +427,45 @@ impl Runner {
         };
     }
 
-    fn take(&mut self, head: u16, wait: bool) -> Result<(), Broken> {
-        let queue = &self.queue;
-        if head >= queue.ring.size() {
-            return Err(Broken("a chain that begins beyond the ring"));
+    /// Does requests, at most [`AHEAD`], or hands them over, up to one that is broken.
+    fn take(&mut self, heads: &[u16], wait: bool) -> Result<(), Broken> {
+        let mut count = 0;
+        let parsed = heads.iter().try_for_each(|&head| {
+            if head >= self.queue.ring.size() {
+                return Err(Broken("a chain that begins beyond the ring"));
+            }
+            let request = &mut self.requests[count];
+            self.parser.parse(&self.queue.ring, head, request)?;
+            count += 1;
+            Ok(())
+        });
+        if count > 1 {
+            self.expect(count);
         }
-        let request = self.parser.parse(&queue.ring, head)?;
+        for (at, &head) in heads[..count].iter().enumerate() {
+            self.begin(at, head, wait)?;
+            self.next = self.next.wrapping_add(1);
+            if self.awaited || self.done.len() >= BATCH {
+                self.answer();
+            }
+        }
+        parsed
+    }
+
+    /// Tells the device of the reads among so many requests.
+    fn expect(&mut self, count: usize) {
+        let offset = |request: &Request| match request.header.kind {
+            Kind::Read if request.data_len() <= EXPECTED_MAX => Disk::offset(request),
+            _ => None,
+        };
+        self.offsets.clear();
+        self.offsets
+            .extend(self.requests[..count].iter().filter_map(offset));
+        self.queue.disk.device.expect(&self.offsets);
+    }
+
+    fn begin(&mut self, at: usize, head: u16, wait: bool) -> Result<(), Broken> {
+        let (queue, request) = (&self.queue, &self.requests[at]);
         if let Some(inflight) = &queue.inflight {
             inflight.begin(head, self.counter);
             self.counter = self.counter.wrapping_add(1);
@@ -440,6 +488,7 @@ impl Runner {
         if !self.done.is_empty() {
             self.queue.answer(&self.done, false);
             self.done.clear();
+            self.awaited = false;
         }
     }
 }

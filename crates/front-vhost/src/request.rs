@@ -113,15 +113,19 @@ impl Request {
 pub(crate) struct Parser {
     readable: Vec<Segment>,
     writable: Vec<Segment>,
-    request: Request,
 }
 
 impl Parser {
-    /// The request of the chain that begins with `head`.
+    /// Makes `request` that of the chain that begins with `head`.
     ///
     /// # Errors
     /// The chain is none, or too short for a request: there is not even a place for an error.
-    pub(crate) fn parse(&mut self, ring: &Ring, head: u16) -> Result<&Request, Broken> {
+    pub(crate) fn parse(
+        &mut self,
+        ring: &Ring,
+        head: u16,
+        request: &mut Request,
+    ) -> Result<(), Broken> {
         self.readable.clear();
         self.writable.clear();
         self.walk(ring, head)?;
@@ -132,10 +136,10 @@ impl Parser {
             Kind::Read | Kind::Id => &mut self.writable,
             _ => &mut self.readable,
         };
-        std::mem::swap(data, &mut self.request.data);
-        self.request.header = header;
-        self.request.status = status;
-        Ok(&self.request)
+        std::mem::swap(data, &mut request.data);
+        request.header = header;
+        request.status = status;
+        Ok(())
     }
 
     fn walk(&mut self, ring: &Ring, head: u16) -> Result<(), Broken> {

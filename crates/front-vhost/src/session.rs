@@ -159,8 +159,8 @@ impl Session {
         if let Some(inflight) = &inflight {
             recovered = inflight.recover(ring.used_index()).map_err(broken)?;
             if !recovered.again.is_empty() {
-                // A front end that lost us cannot know how far we were: what is used, and what we had taken.
-                next = ring.used_index().wrapping_add(recovered.again.len() as u16);
+                // A front end that lost us cannot know how far we were. What we had taken is taken again first.
+                next = ring.used_index();
             }
         }
         // A driver that cannot flush relies on what was written.

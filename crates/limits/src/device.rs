@@ -34,6 +34,10 @@ impl BlockDevice for Limited {
         self.device.try_read(offset, buf)
     }
 
+    fn expect(&self, offsets: &[u64]) {
+        self.device.expect(offsets);
+    }
+
     fn write(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), Error> {
         self.device.write(offset, data, durability)
     }

@@ -19,6 +19,7 @@
 use sync::{
     RwLock,
     atomic::{AtomicU8, Ordering::Relaxed},
+    bring_near,
 };
 use types::{BLOCK_SIZE, Block, Pointer};
 
@@ -35,6 +36,8 @@ const SHARD_RUN_BITS: u32 = 6;
 const LINE_BITS: u32 = 2;
 const TABLE_MIN: usize = 16;
 const SHARDS_MAX: usize = 64;
+/// Bytes of a block that is about to be copied to begin with.
+const BEGINNING: usize = 64;
 const EMPTY: [u64; 2] = [0; 2];
 
 /// Blocks by pointer, in bounded memory.
@@ -83,6 +86,23 @@ impl BlockCache {
             uses.store(count + 1, Relaxed);
         }
         Some(f(shard.block(slot)))
+    }
+
+    /// Brings near what a [`get`](Self::get) of each of these will look at: first of all their places in the table, then
+    /// of those that are here the beginning of the block, whose rest the processor brings by itself.
+    pub(crate) fn expect(&self, pointers: &[Pointer]) {
+        for &p in pointers {
+            let shard = self.shard(p).read();
+            if !shard.table.is_empty() {
+                bring_near(&shard.table[shard.home(p.to_raw())]);
+            }
+        }
+        for &p in pointers {
+            let shard = self.shard(p).read();
+            if let Some(slot) = shard.slot(p) {
+                bring_near(&shard.block(slot)[..BEGINNING]);
+            }
+        }
     }
 
     /// Keeps a copy of a block. One that is here stays: a pointer never changes meaning.
@@ -341,6 +361,9 @@ mod tests {
         ) {
             let cache = BlockCache::new(room * ENTRY_BYTES);
             for (first, count, what) in steps {
+                let pointers: Vec<_> = (first..first + count).map(pointer).collect();
+                cache.expect(&pointers);
+                cache.expect(&[Pointer::HOLE]);
                 for n in first..first + count {
                     match what {
                         0 => {

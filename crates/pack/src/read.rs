@@ -52,6 +52,11 @@ impl PackStore {
         self.blocks.get(p, f)
     }
 
+    /// These are about to be looked for in the cache, one by one. A hint, which makes that faster.
+    pub fn expect(&self, pointers: &[Pointer]) {
+        self.blocks.expect(pointers);
+    }
+
     /// Keeps a copy of a block in the cache for its pointer.
     pub fn cache_block(&self, p: Pointer, block: &Block) {
         self.blocks.insert(p, block);

@@ -21,6 +21,9 @@ pub const IS_MODEL: bool = cfg!(feature = "shuttle");
 mod condvar;
 #[cfg(feature = "shuttle")]
 pub mod model;
+mod near;
+
+pub use near::bring_near;
 
 #[cfg(not(feature = "shuttle"))]
 pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, WaitTimeoutResult};

@@ -120,6 +120,10 @@ impl BlockDevice for VolumeDevice {
             .map_err(|e| self.0.failed(request("read", offset, buf.len() as u64), e))
     }
 
+    fn expect(&self, offsets: &[u64]) {
+        self.0.expect(offsets);
+    }
+
     fn write(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), BlockError> {
         self.check_write("write", offset, data.len() as u64)?;
         let request = request("write", offset, data.len() as u64);
@@ -357,6 +361,10 @@ impl BlockDevice for SnapshotDevice {
         self.shared
             .try_read_pieces(&self.base, &all, buf)
             .map_err(|e| self.failed(request("read", offset, buf.len() as u64), e))
+    }
+
+    fn expect(&self, offsets: &[u64]) {
+        self.shared.expect(&self.base, offsets);
     }
 
     fn write(&self, offset: u64, data: &[u8], _: Durability) -> Result<(), BlockError> {

@@ -8,6 +8,7 @@ use crate::{
     volume::{Base, State, Volume},
 };
 use std::{ops::Range, sync::Arc};
+use sync::bring_near;
 use types::{BLOCK_SIZE, Block, BlockIndex, Pointer, SharedBlock};
 
 /// Requests of at most so many blocks …
@@ -90,6 +91,13 @@ impl Volume {
             fill_from_layers(&state, offset, buf)
         };
         self.shared.try_read_pieces(&base, &missing, buf)
+    }
+
+    /// Reads at these offsets are about to be tried.
+    pub(crate) fn expect(&self, offsets: &[u64]) {
+        let _pass = self.shared.gate.enter();
+        let base = self.state.read().base.clone();
+        self.shared.expect(&base, offsets);
     }
 
     /// A block as the layers and what is below them say, and the state's version at that time.
@@ -175,6 +183,20 @@ impl Shared {
         };
         self.read_piece(base, &whole, &mut block)?;
         Ok(Arc::new(block))
+    }
+
+    /// Brings near what reads of what `base` has at these offsets will look at. Whatever is wrong, they will say.
+    pub(crate) fn expect(&self, base: &Base, offsets: &[u64]) {
+        let place = |offset: &u64| {
+            let index = BlockIndex(offset / BLOCK_SIZE as u64);
+            let leaf = blockmap::leaf(&NodesNow(&self.packs), base.root, index).ok()??;
+            let slot = (index.0 % blockmap::FANOUT as u64) as usize;
+            bring_near(&leaf.as_slice()[slot]);
+            Some((leaf, slot))
+        };
+        let places: Vec<_> = offsets.iter().filter_map(place).collect();
+        let pointers: Vec<_> = places.iter().map(|(leaf, slot)| leaf.get(*slot)).collect();
+        self.packs.expect(&pointers);
     }
 
     /// As [`read_pieces`](Self::read_pieces) if that needs no waiting.

@@ -23,6 +23,8 @@ pub(crate) struct TestDevice {
     waiting: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) durable_writes: AtomicU64,
+    /// What it was told to expect.
+    pub(crate) expected: Mutex<Vec<u64>>,
 }
 
 impl TestDevice {
@@ -39,6 +41,7 @@ impl TestDevice {
             waiting: 0.into(),
             flushes: 0.into(),
             durable_writes: 0.into(),
+            expected: Mutex::default(),
         })
     }
 
@@ -126,6 +129,10 @@ impl BlockDevice for TestDevice {
         }
         self.check(offset, buf.len() as u64)?;
         self.disk.try_read(offset, buf)
+    }
+
+    fn expect(&self, offsets: &[u64]) {
+        self.expected.lock().extend(offsets);
     }
 
     fn write(&self, offset: u64, data: &[u8], durability: Durability) -> Result<(), Error> {

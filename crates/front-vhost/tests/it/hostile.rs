@@ -128,6 +128,29 @@ fn a_chain_that_is_none_ends_its_queue_alone() {
 }
 
 #[test]
+fn what_came_together_with_a_chain_that_is_none_and_before_it_is_done() {
+    let device = TestDevice::new(DISK);
+    let host = Host::new(device.clone(), Options::default());
+    let mut raw = Raw::running(&host);
+    raw.stop();
+    // A read, a write, a read from nowhere; then none, and a read behind it.
+    for (head, kind, sector) in [(0, 0, 8), (3, 1, 16), (6, 0, u64::MAX), (12, 0, 24)] {
+        raw.sector_request(head, kind, sector);
+    }
+    for head in [0, 3, 6, SIZE, 12] {
+        raw.offer(head);
+    }
+    raw.start(0);
+    raw.kick();
+    raw.wait_for_err();
+    assert_eq!(raw.used(), 3);
+    assert_eq!(raw.stop(), 3, "the next to be taken");
+    assert_eq!(*device.expected.lock(), [8 * 512]);
+    drop(raw);
+    serves(&host);
+}
+
+#[test]
 fn a_ring_that_holds_too_much_or_too_far_is_stopped() {
     let host = host();
     for (n, index) in [SIZE + 1, u16::MAX].into_iter().enumerate() {
