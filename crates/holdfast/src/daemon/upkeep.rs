@@ -1,6 +1,7 @@
-//! What the daemon does unasked: emptying the trash in time, collecting, rebuilding the index.
+//! What the daemon does unasked: emptying the trash in time, collecting, rebuilding the index, giving back memory.
 
 use super::control::Daemon;
+use crate::allocator;
 use std::{
     sync::{
         Arc,
@@ -11,7 +12,7 @@ use std::{
 };
 use types::{Cancelled, Progress};
 
-/// How often the trash and the garbage are looked at.
+/// How often the trash, the garbage and what the allocator keeps are looked at.
 const ROUND: Duration = Duration::from_secs(5);
 
 /// Asked to end by the daemon's end.
@@ -38,6 +39,7 @@ pub(crate) fn start(daemon: Arc<Daemon>, stop: Arc<Stop>) -> std::io::Result<Joi
         }
         while !stop.0.load(Relaxed) {
             round(&daemon, &stop);
+            allocator::give_back();
             let mut slept = Duration::ZERO;
             while slept < ROUND && !stop.0.load(Relaxed) {
                 std::thread::sleep(Duration::from_millis(100));
