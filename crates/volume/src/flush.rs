@@ -3,11 +3,11 @@
 use crate::{
     error::{Error, ErrorKind},
     health::Part,
-    layer::Log,
+    layer::{Log, Pending},
     volume::{State, Volume},
 };
 use journal::{Batch, Ticket};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use types::Generation;
 
 /// What makes a flush durable.
@@ -18,13 +18,17 @@ pub(crate) enum Logged {
     Destage(Generation),
 }
 
+/// What the journal has not of frozen layers: all of what it had not when they were frozen, or nothing.
+pub(crate) type Prepared = BTreeMap<Generation, Pending>;
+
 impl Volume {
     /// Makes everything that was written before durable.
     pub(crate) fn flush(self: &Arc<Self>) -> Result<(), Error> {
+        let prepared = self.prepare();
         let logged = {
             let mut state = self.state.write();
             state.check_open()?;
-            self.log(&mut state)?
+            self.log(&mut state, prepared)?
         };
         self.wait_logged(logged)
     }
@@ -32,7 +36,8 @@ impl Volume {
     /// Makes everything that was written durable before the process ends, with as little work as can be: into the
     /// journal, however much it is; into packs only if it does not get there.
     pub(crate) fn keep(self: &Arc<Self>) -> Result<(), Error> {
-        let logged = self.log_up_to(&mut self.state.write(), u64::MAX);
+        let prepared = self.prepare();
+        let logged = self.log_up_to(&mut self.state.write(), prepared, u64::MAX);
         match logged.and_then(|logged| self.wait_logged(logged)) {
             Err(e) => {
                 tracing::warn!(volume = %self.id, error = ?e, "the journal does not take what is dirty: it is destaged");
@@ -60,14 +65,28 @@ impl Volume {
         self.settle_now()
     }
 
+    /// Looks for what the journal has not while nobody who writes waits for it: that can be tens of thousands of blocks.
+    pub(crate) fn prepare(&self) -> Prepared {
+        let frozen: Vec<_> = {
+            let state = self.state.read();
+            let logged = state.frozen.iter().filter(|frozen| !frozen.log.is_empty());
+            let shared = logged.map(|frozen| (Arc::clone(&frozen.layer), frozen.log.clone()));
+            shared.collect()
+        };
+        let pending = frozen
+            .iter()
+            .map(|(layer, log)| (layer.number, layer.pending(log)));
+        pending.collect()
+    }
+
     /// Hands what the journal has not to it. Under the lock, so that submits of a volume are in the
     /// order of its history; the layers' logs are cleared only once the journal has taken them.
-    pub(crate) fn log(&self, state: &mut State) -> Result<Logged, Error> {
-        self.log_up_to(state, self.shared.config.flush_destage_bytes)
+    pub(crate) fn log(&self, state: &mut State, prepared: Prepared) -> Result<Logged, Error> {
+        self.log_up_to(state, prepared, self.shared.config.flush_destage_bytes)
     }
 
     /// The same; more than `most` bytes are to be destaged instead.
-    fn log_up_to(&self, state: &mut State, most: u64) -> Result<Logged, Error> {
+    fn log_up_to(&self, state: &mut State, prepared: Prepared, most: u64) -> Result<Logged, Error> {
         let logs = || {
             state
                 .frozen
@@ -90,15 +109,12 @@ impl Volume {
         if logs().map(|log| log.bytes()).sum::<u64>() > most {
             return Ok(Logged::Destage(state.freeze()));
         }
-        self.submit(state)
+        self.submit(state, prepared)
     }
 
-    fn submit(&self, state: &mut State) -> Result<Logged, Error> {
-        match self
-            .shared
-            .journal
-            .submit(self.id, self.epoch, batches(state))
-        {
+    fn submit(&self, state: &mut State, prepared: Prepared) -> Result<Logged, Error> {
+        let batches = batches(state, prepared);
+        match self.shared.journal.submit(self.id, self.epoch, batches) {
             Ok(ticket) => {
                 let logs = state.frozen.iter_mut().map(|frozen| &mut frozen.log);
                 logs.filter(|log| !log.is_empty()).for_each(Log::submitted);
@@ -127,7 +143,7 @@ impl Volume {
     }
 }
 
-fn batches(state: &State) -> Vec<Batch> {
+fn batches(state: &State, mut prepared: Prepared) -> Vec<Batch> {
     let frozen = state
         .frozen
         .iter()
@@ -138,7 +154,8 @@ fn batches(state: &State) -> Vec<Batch> {
         .map(|(layer, log)| (layer, log, log.after(std::mem::replace(&mut whole, true))))
         .filter(|(_, log, _)| !log.is_empty())
         .map(|(layer, log, after)| {
-            let pending = layer.pending(log);
+            let known = prepared.remove(&layer.number);
+            let pending = known.unwrap_or_else(|| layer.pending(log));
             Batch {
                 generation: layer.number,
                 after,
@@ -147,4 +164,57 @@ fn batches(state: &State) -> Vec<Batch> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Create, InitOptions, Source, Store};
+    use block::Durability;
+    use std::path::Path;
+    use types::{BLOCK_SIZE, Name};
+
+    #[test]
+    fn what_was_prepared_is_what_is_logged_and_only_once() {
+        let sim = sim::SimEnv::new(1);
+        let dir = Path::new("/store");
+        Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
+        let store = Store::open(&sim.env(), dir, Config::small()).unwrap();
+        let name: Name = "a".parse().unwrap();
+        store
+            .create_volume(&Create::new(name.clone(), Source::Empty(1 << 30)))
+            .unwrap();
+        let device = store.device(&name.into()).unwrap();
+        let volume = store.shared.open_volumes().pop().unwrap();
+        let write = |block: u64, byte: u8| {
+            let offset = block * BLOCK_SIZE as u64;
+            let data = [byte; BLOCK_SIZE];
+            device.write(offset, &data, Durability::Volatile).unwrap();
+        };
+        let zero = |block: u64| {
+            let offset = block * BLOCK_SIZE as u64;
+            let len = 8 * BLOCK_SIZE as u64;
+            device
+                .write_zeroes(offset, len, Durability::Volatile)
+                .unwrap();
+        };
+        // Some that the journal has, and then others of the same generation.
+        (0..9).for_each(|block| write(block, 1));
+        volume.flush().unwrap();
+        (3..20).for_each(|block| write(block, 2));
+        zero(40);
+        volume.state.write().freeze();
+        let [first, second, third] = [(); 3].map(|()| volume.prepare());
+        assert_eq!(first.len(), 1);
+        (15..30).for_each(|block| write(block, 3));
+        let mut state = volume.state.write();
+        let all = batches(&state, Prepared::new());
+        assert_eq!(all.len(), 2);
+        assert_eq!(batches(&state, first), all);
+        let submits = || store.shared.journal.stats().submits;
+        let before = submits();
+        volume.log(&mut state, second).unwrap();
+        volume.log(&mut state, third).unwrap();
+        assert_eq!(submits(), before + 1);
+    }
 }

@@ -370,7 +370,8 @@ fn make_durable(subjects: &[Subject<'_>], frozen: &[Frozen]) -> Result<(), Error
             logged.push(Logged::Journal(None));
             continue;
         }
-        logged.push(match volume.log(&mut volume.state.write())? {
+        let prepared = volume.prepare();
+        logged.push(match volume.log(&mut volume.state.write(), prepared)? {
             // What was written since need not be destaged for it.
             Logged::Destage(_) => Logged::Destage(frozen.generation),
             journal => journal,

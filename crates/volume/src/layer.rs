@@ -40,7 +40,7 @@ pub(crate) struct Layer {
 }
 
 /// What the journal has not of a layer.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Log {
     /// How many submits have something of the layer.
     submits: u64,
