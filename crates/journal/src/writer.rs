@@ -15,10 +15,16 @@ use crate::{error::Error, state::Queued, supply::SegmentFile};
 use env::{AlignedBuf, Env};
 use format::journal::{PAGE, RecordHeader, SegmentHeader, SegmentState, seal};
 use std::{collections::VecDeque, io};
-use types::{JournalSeq, SharedBlock, StoreId};
+use sync::bring_near;
+use types::{Block, JournalSeq, SharedBlock, StoreId};
 
 /// Longer commits are written in pieces of at most this.
 const BUFFER_LEN: u64 = 4 << 20;
+
+/// Blocks lie scattered in memory: so many are waited for at a time …
+const AHEAD: usize = 8;
+/// … of each the first bytes, whose rest the processor brings by itself.
+const BEGINNING: usize = 64;
 
 /// The segment that is being written.
 struct Current {
@@ -207,7 +213,14 @@ fn copy_blocks<'a>(
     blocks: &mut impl Iterator<Item = &'a (types::BlockIndex, SharedBlock)>,
     payload: &mut [u8],
 ) {
-    for (place, (_, block)) in payload.chunks_exact_mut(PAGE).zip(blocks) {
-        place.copy_from_slice(block.bytes());
+    for places in payload.chunks_mut(AHEAD * PAGE) {
+        let next = blocks.by_ref().take(places.len() / PAGE);
+        let next: Vec<&Block> = next.map(|(_, block)| block.bytes()).collect();
+        for block in &next {
+            bring_near(&block[..BEGINNING]);
+        }
+        for (place, block) in places.chunks_exact_mut(PAGE).zip(next) {
+            place.copy_from_slice(block);
+        }
     }
 }
