@@ -1,4 +1,4 @@
-//! Locks, atomics and threads of everything that several threads use.
+//! Locks, atomics and threads of everything that several threads use, and hints to the processor.
 //!
 //! In a program these are `parking_lot`'s and `std`'s own types under another name, at no cost. With the feature
 //! `shuttle` they are those of the model checker of that name: inside of `model::explore` the threads of a
