@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const CLONES: usize = 1000;
 /// After so long a connection is one of a machine that does nothing, and memory that nobody needs was given back.
-const IDLE: Duration = Duration::from_secs(15);
+const IDLE: Duration = Duration::from_secs(20);
 
 /// Time of all, then bytes stored and bytes of memory for each.
 pub(crate) fn run(bed: &mut Bed) -> Result<Vec<Outcome>> {
