@@ -310,8 +310,9 @@ struct Runner {
     counter: u64,
     /// Not shown yet.
     done: Vec<Done>,
-    /// All answers were shown, so that the guest may be asleep: it has the next one at once, and wakes up while others
-    /// are made.
+    /// All answers were shown, so that the guest may be asleep: of several requests it has the first answer at once, and
+    /// wakes up while others are made. After a single one it is first looked whether there are more: what comes
+    /// after an answer comes alone.
     awaited: bool,
     tally: Tally,
     /// How many requests came together last.
@@ -445,7 +446,7 @@ impl Runner {
         for (at, &head) in heads[..count].iter().enumerate() {
             self.begin(at, head, wait)?;
             self.next = self.next.wrapping_add(1);
-            if self.awaited || self.done.len() >= BATCH {
+            if self.done.len() >= BATCH || self.awaited && count > 1 {
                 self.answer();
             }
         }
