@@ -65,7 +65,8 @@ pub fn diff<S: NodeSource + ?Sized>(
 ///
 /// # Behavior
 /// Together they end before the range does only if `max` is reached or
-/// [`EXTENT_NODES_MAX`](crate::EXTENT_NODES_MAX) nodes were read; they hold at least one block unless the range is empty or `max` is 0.
+/// [`EXTENT_NODES_MAX`](crate::EXTENT_NODES_MAX) nodes were read; they hold at least one block unless the range is
+/// empty or `max` is 0.
 ///
 /// # Errors
 /// As [`diff`].

@@ -4,8 +4,8 @@
 //! takes longer than that, and costs the client a part of it. So who has just answered looks on for a while: as long as
 //! that has paid lately, and not at all when it has not.
 //!
-//! Nor after requests of which each takes long, because they wait for the disk: the client's processor is asleep by then, and who
-//! answers and sleeps at once leaves it the one that is awake.
+//! Nor after requests of which each takes long, because they wait for the disk: the client's processor is asleep by
+//! then, and who answers and sleeps at once leaves it the one that is awake.
 
 use crate::Clock;
 use std::{hint, time::Duration};

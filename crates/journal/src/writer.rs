@@ -21,10 +21,8 @@ use types::{Block, JournalSeq, SharedBlock, StoreId};
 /// Longer commits are written in pieces of at most this.
 const BUFFER_LEN: u64 = 4 << 20;
 
-/// Blocks lie scattered in memory: so many are waited for at a time …
+/// Blocks lie scattered in memory: so many are waited for at a time.
 const AHEAD: usize = 8;
-/// … of each the first bytes, whose rest the processor brings by itself.
-const BEGINNING: usize = 64;
 
 /// The segment that is being written.
 struct Current {
@@ -216,8 +214,8 @@ fn copy_blocks<'a>(
     for places in payload.chunks_mut(AHEAD * PAGE) {
         let next = blocks.by_ref().take(places.len() / PAGE);
         let next: Vec<&Block> = next.map(|(_, block)| block.bytes()).collect();
-        for block in &next {
-            bring_near(&block[..BEGINNING]);
+        for &block in &next {
+            bring_near(block);
         }
         for (place, block) in places.chunks_exact_mut(PAGE).zip(next) {
             place.copy_from_slice(block);

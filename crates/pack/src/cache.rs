@@ -36,8 +36,6 @@ const SHARD_RUN_BITS: u32 = 6;
 const LINE_BITS: u32 = 2;
 const TABLE_MIN: usize = 16;
 const SHARDS_MAX: usize = 64;
-/// Bytes of a block that is about to be copied to begin with.
-const BEGINNING: usize = 64;
 const EMPTY: [u64; 2] = [0; 2];
 
 /// Blocks by pointer, in bounded memory.
@@ -100,7 +98,7 @@ impl BlockCache {
         for &p in pointers {
             let shard = self.shard(p).read();
             if let Some(slot) = shard.slot(p) {
-                bring_near(&shard.block(slot)[..BEGINNING]);
+                bring_near(shard.block(slot));
             }
         }
     }

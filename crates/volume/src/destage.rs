@@ -295,28 +295,19 @@ fn snapshot_changes(
 #[cfg(test)]
 mod tests {
     use super::{HOT_RUN_MAX, hot};
-    use crate::{Config, Create, InitOptions, Source, Store};
+    use crate::{Config, testing};
     use block::Durability;
-    use std::{path::Path, sync::Arc};
-    use types::{BLOCK_SIZE, Name, PackId, Pointer, SharedBlock};
+    use std::sync::Arc;
+    use types::{BLOCK_SIZE, PackId, Pointer, SharedBlock};
 
     #[test]
     fn a_volume_takes_the_cache_of_its_blocks_and_not_of_their_versions() {
         const BLOCKS: u64 = 256;
-        let sim = sim::SimEnv::new(1);
-        let dir = Path::new("/store");
-        Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
         let config = Config {
             cache_bytes: 64 << 20,
             ..Config::small()
         };
-        let store = Store::open(&sim.env(), dir, config).unwrap();
-        let name: Name = "a".parse().unwrap();
-        store
-            .create_volume(&Create::new(name.clone(), Source::Empty(1 << 30)))
-            .unwrap();
-        let device = store.device(&name.into()).unwrap();
-        let volume = store.shared.open_volumes().pop().unwrap();
+        let (store, device, volume) = testing::volume(config);
         let mut cached = Vec::new();
         for version in 1..=40_u64 {
             for n in 0..BLOCKS {

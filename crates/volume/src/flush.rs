@@ -169,23 +169,13 @@ fn batches(state: &State, mut prepared: Prepared) -> Vec<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, Create, InitOptions, Source, Store};
+    use crate::{Config, testing};
     use block::Durability;
-    use std::path::Path;
-    use types::{BLOCK_SIZE, Name};
+    use types::BLOCK_SIZE;
 
     #[test]
     fn what_was_prepared_is_what_is_logged_and_only_once() {
-        let sim = sim::SimEnv::new(1);
-        let dir = Path::new("/store");
-        Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
-        let store = Store::open(&sim.env(), dir, Config::small()).unwrap();
-        let name: Name = "a".parse().unwrap();
-        store
-            .create_volume(&Create::new(name.clone(), Source::Empty(1 << 30)))
-            .unwrap();
-        let device = store.device(&name.into()).unwrap();
-        let volume = store.shared.open_volumes().pop().unwrap();
+        let (_store, device, volume) = testing::volume(Config::small());
         let write = |block: u64, byte: u8| {
             let offset = block * BLOCK_SIZE as u64;
             let data = [byte; BLOCK_SIZE];

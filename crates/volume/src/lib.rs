@@ -61,6 +61,8 @@ mod repair;
 mod snapshot;
 mod space;
 mod store;
+#[cfg(test)]
+mod testing;
 mod trash;
 mod vhost;
 mod volume;

@@ -215,28 +215,18 @@ impl Volume {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Background, Config, Create, InitOptions, Source, Store};
+    use crate::{Background, Config, testing};
     use block::Durability;
-    use std::path::Path;
-    use types::{BLOCK_SIZE, Name};
+    use types::BLOCK_SIZE;
 
     #[test]
     fn the_budget_comes_back_in_small_pieces_however_long_a_destage_takes() {
-        let sim = sim::SimEnv::new(1);
-        let dir = Path::new("/store");
-        Store::init(&sim.env(), dir, &InitOptions::default()).unwrap();
         let config = Config {
             background: Background::Threads(1),
             ..Config::small()
         };
         let piece = config.dirty_bytes / 8;
-        let store = Store::open(&sim.env(), dir, config).unwrap();
-        let name: Name = "a".parse().unwrap();
-        store
-            .create_volume(&Create::new(name.clone(), Source::Empty(1 << 30)))
-            .unwrap();
-        let device = store.device(&name.into()).unwrap();
-        let volume = store.shared.open_volumes().pop().unwrap();
+        let (_store, device, volume) = testing::volume(config);
         // Nothing is destaged.
         let destaging = volume.destage.lock();
         for block in 0..4 * piece / BLOCK_SIZE as u64 {
